@@ -1,0 +1,1 @@
+"""The masque-connect command."""

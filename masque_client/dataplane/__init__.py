@@ -1,0 +1,1 @@
+"""The packet's road between a TUN device and a CONNECT-IP session."""

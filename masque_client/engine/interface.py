@@ -1,0 +1,299 @@
+"""What an HTTP carrier is: the one interface that aioquic, qh3 and (later) HTTP/2 hide behind.
+
+An Engine is sans-IO: it speaks HTTP upward (headers, stream data, HTTP Datagrams) and UDP payloads downward, and
+has no socket, clock or task of its own. The caller owns time: every `now` is a float of seconds of one monotonic clock.
+
+The loop that drives it, in this order (see `http/connection.py`, the only place that does):
+
+    engine.receive_datagrams(batch, now)  or  engine.handle_timeout(now)  or any send_… command
+    while (event := engine.next_event()) is not None: ...
+    socket.send_batch(engine.datagrams_to_send(now))
+    arm a timer for engine.next_timeout()
+
+Everything is batch-shaped: buffers in are whole UDP GRO trains, HTTP Datagrams go in and come out as lists.
+Sources: RFC 9000, 9114, 9220 (extended CONNECT), 9221 (DATAGRAM frames), 9297 (HTTP Datagrams).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple, Protocol, TextIO
+
+Address = tuple[str, int]
+"""IP literal and UDP port. IPv6 scope ids are not carried: link-local proxies are not supported."""
+
+Header = tuple[bytes, bytes]
+Headers = Sequence[Header]
+
+
+class EngineName(StrEnum):
+    """The QUIC engines. `AUTO` takes qh3 where it can be imported, else aioquic."""
+
+    AIOQUIC = "aioquic"
+    QH3 = "qh3"
+    AUTO = "auto"
+
+
+class ReceivedBuffer(NamedTuple):
+    """One `recvmsg`: `data` holds UDP payloads of `segment_size` bytes each (the last may be shorter), all from `address`."""
+
+    data: bytes
+    segment_size: int
+    address: Address
+
+
+class Transmit(NamedTuple):
+    """One UDP payload and where it goes."""
+
+    data: bytes
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfiguration:
+    """Whom to trust and who we are.
+
+    Client: the chain is verified against `ca_file` (PEM), or the system's CAs when None, and against the server
+    name; `pin` is then checked in addition: the SHA-256 of the leaf's SubjectPublicKeyInfo (RFC 7469 §2.4).
+    `certificate` and `key` (PEM files) answer a CertificateRequest: mutual TLS.
+    Server (`masque_client.testing`): `certificate` and `key` are required; with `ca_file` set, client
+    certificates are demanded and verified against it.
+    """
+
+    ca_file: Path | None = None
+    pin: bytes | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfiguration:
+    """All that an engine needs to know before its first packet. Shared by client and server.
+
+    Attributes:
+        is_client: which side of the connection we are.
+        server_name: client: the proxy's host, for SNI and for the certificate (RFC 9114 §3.2, §3.3).
+        tls: see `TlsConfiguration`.
+        max_udp_payload: UDP payload size, in bytes, of every full packet, Initials included (`protocol.mtu`).
+        idle_timeout_s: what we advertise as max_idle_timeout (RFC 9000 §10.1).
+        extended_connect: server: advertise SETTINGS_ENABLE_CONNECT_PROTOCOL=1 (RFC 9220 §3).
+        h3_datagram: advertise SETTINGS_H3_DATAGRAM=1 and max_datagram_frame_size=65535 (RFC 9297 §2.1.1).
+        datagram_queue_bytes: HTTP Datagrams waiting for the congestion window are bounded by this many bytes…
+        datagram_queue_s: …and by this age; older ones are dropped and counted.
+        secrets_log: TLS secrets are written here for a packet dissector; never set it outside tests.
+    """
+
+    is_client: bool = True
+    server_name: str = ""
+    tls: TlsConfiguration = field(default_factory=TlsConfiguration)
+    max_udp_payload: int = 1350
+    idle_timeout_s: float = 30.0
+    extended_connect: bool = True
+    h3_datagram: bool = True
+    datagram_queue_bytes: int = 512 * 1024
+    datagram_queue_s: float = 0.05
+    secrets_log: TextIO | None = None
+
+
+# --- events -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeCompleted:
+    """TLS is done and the certificate (and pin) verified. Requests wait for `SettingsReceived`."""
+
+    peer_certificate: bytes | None
+    """The peer's leaf certificate in DER, or None (server without client certificates)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsReceived:
+    """The peer's SETTINGS arrived (RFC 9114 §7.2.4). From now on `open_request` may succeed."""
+
+    extended_connect: bool
+    h3_datagram: bool
+    """HTTP Datagrams ride in QUIC DATAGRAM frames: both SETTINGS said so and the transport parameter allows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadersReceived:
+    """A header section, 1xx responses and trailers included. `protocol.connect` judges it."""
+
+    stream_id: int
+    headers: tuple[Header, ...]
+    end_stream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DataReceived:
+    """Bytes of the stream's DATA frames: capsules after a 2xx, else content. `data` may be empty with `end_stream`."""
+
+    stream_id: int
+    data: bytes
+    end_stream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramsReceived:
+    """HTTP Datagram Payloads (Context ID first) of one stream, in order of arrival; never empty."""
+
+    stream_id: int
+    payloads: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReset:
+    """The peer abandoned its sending half (RESET_STREAM). DATAGRAMs for the stream are no longer delivered."""
+
+    stream_id: int
+    error_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopSendingReceived:
+    """The peer will not read more of ours; the engine has answered with RESET_STREAM (RFC 9114 §4.1, H-31)."""
+
+    stream_id: int
+    error_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class GoAwayReceived:
+    """No requests from `stream_id` on are processed (RFC 9114 §5.2)."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionIdIssued:
+    """Server: packets with this Destination Connection ID are ours."""
+
+    connection_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionIdRetired:
+    """Server: forget this Connection ID."""
+
+    connection_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed:
+    """The connection is over; no further events. `error` is what a caller should raise, or None for a clean close."""
+
+    error_code: int
+    reason: str
+    is_application: bool
+    error: Exception | None
+
+
+Event = (
+    HandshakeCompleted
+    | SettingsReceived
+    | HeadersReceived
+    | DataReceived
+    | DatagramsReceived
+    | StreamReset
+    | StopSendingReceived
+    | GoAwayReceived
+    | ConnectionIdIssued
+    | ConnectionIdRetired
+    | ConnectionClosed
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """A snapshot. Counters only grow.
+
+    `rtt_s` is the smoothed round-trip time, None before the first sample. `max_udp_payload` is the UDP payload size
+    packets are built for now. `datagrams_too_large`, `datagrams_expired` and `datagrams_stray` count HTTP Datagrams
+    refused for size, dropped from our queue by age, and received for no stream of ours.
+    """
+
+    rtt_s: float | None
+    packets_sent: int
+    packets_lost: int
+    congestion_window: int
+    bytes_in_flight: int
+    max_udp_payload: int
+    datagrams_too_large: int
+    datagrams_expired: int
+    datagrams_stray: int
+
+
+class Engine(Protocol):
+    """One HTTP connection, client or server side. Not thread-safe; one owner drives it (see the module docstring)."""
+
+    name: EngineName
+
+    # input ---------------------------------------------------------------------------------------------------------
+
+    def connect(self, address: Address, now: float) -> None:
+        """Client: start the handshake. Then `datagrams_to_send`."""
+
+    def receive_datagrams(self, batch: Sequence[ReceivedBuffer], now: float) -> None:
+        """Take UDP payloads from the socket. Then drain `next_event`, then `datagrams_to_send`."""
+
+    def handle_timeout(self, now: float) -> None:
+        """Call when `next_timeout` has passed. Then as after `receive_datagrams`."""
+
+    # commands ------------------------------------------------------------------------------------------------------
+
+    def open_request(self, headers: Headers) -> int:
+        """Client: send an extended CONNECT without ending the stream; returns the stream id (RFC 9220 §3).
+
+        Raises:
+            LocalProtocolError: SETTINGS have not arrived, or do not allow extended CONNECT (X-2), or GOAWAY was received.
+        """
+
+    def send_headers(self, stream_id: int, headers: Headers, *, end_stream: bool = False) -> None:
+        """Server: answer a request."""
+
+    def send_data(self, stream_id: int, data: bytes, *, end_stream: bool = False) -> None:
+        """Send stream content (capsules). Silently does nothing when our sending half is already closed."""
+
+    def send_datagrams(
+        self, stream_id: int, payloads: Sequence[bytes], now: float, *, prefix: bytes = b""
+    ) -> int:
+        """Queue HTTP Datagrams, each `prefix + payload` (the prefix is the Context ID, framed once per batch).
+
+        A payload over `datagram_capacity` is counted and skipped; it never blocks the rest. Returns how many of
+        `payloads`, from the front, were dealt with: fewer than given means the queue is full, and the caller should
+        stop reading its source until `is_datagram_queue_full` is False again.
+        Nothing is sent, and all are dealt with, when the stream's sending half is closed (RFC 9297 §2.1).
+        """
+
+    def datagram_capacity(self, stream_id: int) -> int:
+        """Largest HTTP Datagram Payload, Context ID included, that one QUIC packet carries now; 0 without DATAGRAM support."""
+
+    @property
+    def is_datagram_queue_full(self) -> bool:
+        """True while the congestion controller holds back `datagram_queue_bytes` of HTTP Datagrams."""
+
+    def reset_stream(self, stream_id: int, error_code: int) -> None:
+        """Abandon both halves: RESET_STREAM and STOP_SENDING (RFC 9114 §4.1.1). Harmless when already closed."""
+
+    def ping(self) -> None:
+        """Send a PING; keeps NAT bindings and the idle timer alive (RFC 9000 §10.1.2)."""
+
+    def close(self, error_code: int = 0x100, reason: str = "") -> None:
+        """Close the connection with an application error (default H3_NO_ERROR). Then `datagrams_to_send`."""
+
+    # output --------------------------------------------------------------------------------------------------------
+
+    def next_event(self) -> Event | None:
+        """The next thing that happened, or None."""
+
+    def datagrams_to_send(self, now: float) -> Sequence[tuple[bytes, Address]]:
+        """Sealed UDP payloads (`Transmit`-shaped pairs), as many as congestion control and pacing allow at `now`."""
+
+    def next_timeout(self) -> float | None:
+        """When to call `handle_timeout`, or None. May change after any other call."""
+
+    def statistics(self) -> EngineStatistics:
+        """A snapshot for status displays."""

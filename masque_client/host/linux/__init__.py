@@ -1,0 +1,1 @@
+"""Linux: links, addresses, routes and rules through netlink."""

@@ -1,0 +1,1 @@
+"""Descriptors and sockets: UDP with GSO and GRO, TUN in batches, the clock."""

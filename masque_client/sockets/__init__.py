@@ -1,0 +1,1 @@
+"""Emulated UDP: local ports whose datagrams travel through CONNECT-UDP."""

@@ -1,0 +1,1 @@
+"""A tunnel's life: discovery, connecting, configuring the host, forwarding, undoing it all."""
