@@ -85,9 +85,7 @@ class ConfigurationError(MasqueError):
 class TemplateError(ConfigurationError):
     """A URI template breaks the restrictions of RFC 9298 §2 or RFC 9484 §3."""
 
-    default_hint = (
-        "a template looks like https://proxy.example/.well-known/masque/udp/{target_host}/{target_port}/"
-    )
+    default_hint = "a template looks like https://proxy.example/.well-known/masque/udp/{target_host}/{target_port}/"
 
 
 class PvdError(ConfigurationError):

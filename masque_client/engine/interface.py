@@ -38,7 +38,7 @@ class EngineName(StrEnum):
 
 
 class ReceivedBuffer(NamedTuple):
-    """One `recvmsg`: `data` holds UDP payloads of `segment_size` bytes each (the last may be shorter), all from `address`."""
+    """One `recvmsg`: UDP payloads of `segment_size` bytes each (the last may be shorter), all from `address`."""
 
     data: bytes
     segment_size: int
@@ -248,7 +248,7 @@ class Engine(Protocol):
         """Client: send an extended CONNECT without ending the stream; returns the stream id (RFC 9220 §3).
 
         Raises:
-            LocalProtocolError: SETTINGS have not arrived, or do not allow extended CONNECT (X-2), or GOAWAY was received.
+            LocalProtocolError: SETTINGS have not arrived or do not allow it (RFC 8441 §3), or GOAWAY was received.
         """
 
     def send_headers(self, stream_id: int, headers: Headers, *, end_stream: bool = False) -> None:
@@ -257,9 +257,7 @@ class Engine(Protocol):
     def send_data(self, stream_id: int, data: bytes, *, end_stream: bool = False) -> None:
         """Send stream content (capsules). Silently does nothing when our sending half is already closed."""
 
-    def send_datagrams(
-        self, stream_id: int, payloads: Sequence[bytes], now: float, *, prefix: bytes = b""
-    ) -> int:
+    def send_datagrams(self, stream_id: int, payloads: Sequence[bytes], now: float, *, prefix: bytes = b"") -> int:
         """Queue HTTP Datagrams, each `prefix + payload` (the prefix is the Context ID, framed once per batch).
 
         A payload over `datagram_capacity` is counted and skipped; it never blocks the rest. Returns how many of
@@ -269,7 +267,7 @@ class Engine(Protocol):
         """
 
     def datagram_capacity(self, stream_id: int) -> int:
-        """Largest HTTP Datagram Payload, Context ID included, that one QUIC packet carries now; 0 without DATAGRAM support."""
+        """Largest HTTP Datagram Payload, Context ID included, that fits one QUIC packet now; 0 without DATAGRAMs."""
 
     @property
     def is_datagram_queue_full(self) -> bool:
