@@ -1,0 +1,330 @@
+"""One HTTP connection on an asyncio loop: the only driver of an Engine.
+
+It moves UDP payloads between a `UdpLink` and the engine, keeps the engine's timer, and hands each stream's events
+to that stream's handler. It knows streams and datagrams, not what they mean: sessions live above, in `stream.py`.
+
+Order of work for every input (engine/interface.py asks for it): input → dispatch events → flush → timer. Nothing
+awaits on that road. Commands (`RequestStream.send_…`) only queue; who sends a batch calls `flush` once after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from masque_client.engine.interface import (
+    Address,
+    ConnectionClosed,
+    ConnectionIdIssued,
+    ConnectionIdRetired,
+    DataReceived,
+    DatagramsReceived,
+    Engine,
+    EngineStatistics,
+    Event,
+    GoAwayReceived,
+    HandshakeCompleted,
+    HeadersReceived,
+    Headers,
+    ReceivedBuffer,
+    SettingsReceived,
+    StopSendingReceived,
+    StreamReset,
+)
+from masque_client.errors import ConnectionLost, MasqueError
+from masque_client.netio.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+KEEP_ALIVE_S = 10.0
+"""A PING goes out when nothing was received for this long: a third of our idle timeout (digest Q-16)."""
+
+
+class StreamHandler(Protocol):
+    """Who is told what happens on one request stream. Called in the loop; must not block."""
+
+    def on_headers(self, headers: Headers, *, end_stream: bool) -> None:
+        """A header section arrived."""
+
+    def on_data(self, data: bytes, *, end_stream: bool) -> None:
+        """Stream content arrived."""
+
+    def on_datagrams(self, payloads: list[bytes]) -> None:
+        """HTTP Datagram Payloads arrived. The hot path."""
+
+    def on_reset(self, error_code: int) -> None:
+        """The peer abandoned its sending half: nothing more comes."""
+
+    def on_stop_sending(self, error_code: int) -> None:
+        """The peer reads no more of ours; a response may still come (RFC 9114 §4.1)."""
+
+    def on_writable(self) -> None:
+        """The datagram queue, reported full before, has room again."""
+
+    def on_connection_closed(self, error: MasqueError) -> None:
+        """The connection is gone, and this stream with it. Nothing else is called after this."""
+
+
+class RequestStream:
+    """What a handler may do with its stream. Commands queue; `HttpConnection.flush` sends."""
+
+    __slots__ = ("connection", "stream_id")
+
+    def __init__(self, connection: HttpConnection, stream_id: int) -> None:
+        self.connection = connection
+        self.stream_id = stream_id
+
+    def send_headers(self, headers: Headers, *, end_stream: bool = False) -> None:
+        """Answer a request (server side)."""
+        self.connection.engine.send_headers(self.stream_id, headers, end_stream=end_stream)
+
+    def send_data(self, data: bytes, *, end_stream: bool = False) -> None:
+        """Queue stream content."""
+        self.connection.engine.send_data(self.stream_id, data, end_stream=end_stream)
+
+    def send_datagrams(self, payloads: Sequence[bytes], *, prefix: bytes = b"") -> int:
+        """Queue HTTP Datagrams; returns how many were dealt with (see `Engine.send_datagrams`).
+
+        Fewer than given: stop reading the source and wait for `StreamHandler.on_writable`.
+        """
+        connection = self.connection
+        taken = connection.engine.send_datagrams(self.stream_id, payloads, connection.clock.now(), prefix=prefix)
+        if taken < len(payloads):
+            connection.wants_writable = True
+        return taken
+
+    @property
+    def datagram_capacity(self) -> int:
+        """Largest HTTP Datagram Payload that fits now, in bytes, Context ID included."""
+        return self.connection.engine.datagram_capacity(self.stream_id)
+
+    def reset(self, error_code: int) -> None:
+        """Abandon both halves of the stream and forget its handler."""
+        self.connection.engine.reset_stream(self.stream_id, error_code)
+        self.forget()
+
+    def forget(self) -> None:
+        """Detach the handler: no further callbacks. Call when the stream is over."""
+        self.connection.handlers.pop(self.stream_id, None)
+
+
+class HttpConnection:
+    """An HTTP/3 connection, client or server side.
+
+    Args:
+        engine: driven by this object alone from now on.
+        send: takes UDP payloads to send; `UdpLink.send`.
+        clock: the engine's clock; must agree with the loop's (`loop.time`).
+        on_request: server side: called with each new request stream and its headers; returns its handler.
+        on_closed: called once, last, when the connection is gone; a client closes its link here.
+        on_connection_id: server side: called with (connection id, True) when issued and (…, False) when retired.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        send: Callable[[Sequence[tuple[bytes, Address]]], None],
+        clock: Clock,
+        *,
+        on_request: Callable[[RequestStream, Headers], StreamHandler] | None = None,
+        on_closed: Callable[[HttpConnection], None] | None = None,
+        on_connection_id: Callable[[HttpConnection, bytes, bool], None] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.clock = clock
+        self.handlers: dict[int, StreamHandler] = {}
+        self.wants_writable = False
+        self.handshake: HandshakeCompleted | None = None
+        self.settings: SettingsReceived | None = None
+        self.going_away = False
+        self.closed: ConnectionClosed | None = None
+        self.last_received_at = clock.now()
+        self._send = send
+        self._on_request = on_request
+        self._on_closed = on_closed
+        self._on_connection_id = on_connection_id
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._keep_alive = self._loop.call_later(KEEP_ALIVE_S, self._on_keep_alive)
+        self._handshaken: asyncio.Future[None] = self._loop.create_future()
+        self._settled: asyncio.Future[None] = self._loop.create_future()
+
+    # --- input ------------------------------------------------------------------------------------------------------
+
+    def connect(self, address: Address) -> None:
+        """Client: start the handshake; then await `wait_handshake` and `wait_settings`."""
+        self.engine.connect(address, self.clock.now())
+        self.flush()
+
+    def receive(self, batch: Sequence[ReceivedBuffer]) -> None:
+        """Take a batch from the link; everything it causes happens before this returns."""
+        self.last_received_at = now = self.clock.now()
+        self.engine.receive_datagrams(batch, now)
+        self._dispatch()
+        self.flush()
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        deadline = self.engine.next_timeout()
+        if deadline is not None and deadline <= self.clock.now():
+            self.engine.handle_timeout(self.clock.now())
+            self._dispatch()
+        self.flush()
+
+    def _on_keep_alive(self) -> None:
+        if self.clock.now() - self.last_received_at >= KEEP_ALIVE_S * 0.9:
+            self.engine.ping()
+            self.flush()
+        self._keep_alive = self._loop.call_later(KEEP_ALIVE_S, self._on_keep_alive)
+
+    # --- commands ---------------------------------------------------------------------------------------------------
+
+    async def wait_handshake(self) -> None:
+        """Wait until the peer is authenticated.
+
+        Raises:
+            MasqueError: why the connection failed instead; see `ConnectionClosed.error`.
+        """
+        await asyncio.shield(self._handshaken)
+
+    async def wait_settings(self) -> SettingsReceived:
+        """Wait until the peer's SETTINGS are known, so that requests may be opened.
+
+        Raises:
+            MasqueError: why the connection failed instead; see `ConnectionClosed.error`.
+        """
+        await asyncio.shield(self._settled)
+        assert self.settings is not None
+        return self.settings
+
+    def open_request(self, headers: Headers, handler: StreamHandler) -> RequestStream:
+        """Client: send an extended CONNECT; `handler` hears the rest. Call `flush` after.
+
+        Raises:
+            LocalProtocolError: the peer's SETTINGS do not allow it, see `Engine.open_request`.
+            ConnectionLost: the connection is gone.
+        """
+        if self.closed is not None:
+            raise self._closed_error()
+        stream_id = self.engine.open_request(headers)
+        self.handlers[stream_id] = handler
+        return RequestStream(self, stream_id)
+
+    def flush(self) -> None:
+        """Send what the engine allows now, and arm its timer. Once per batch, after the commands of that batch."""
+        if self.closed is not None:
+            return
+        datagrams = self.engine.datagrams_to_send(self.clock.now())
+        if datagrams:
+            self._send(datagrams)
+        if self.wants_writable and not self.engine.is_datagram_queue_full:
+            self.wants_writable = False
+            self._loop.call_soon(self._notify_writable)
+        self._arm_timer()
+
+    def close(self, error_code: int = 0x100, reason: str = "") -> None:
+        """Say goodbye (CONNECTION_CLOSE) and release everything at once; the draining period is not waited for."""
+        if self.closed is not None:
+            return
+        self.engine.close(error_code, reason)
+        self.flush()
+        self._finish(ConnectionClosed(error_code, reason, True, None))
+
+    def statistics(self) -> EngineStatistics:
+        """The engine's numbers now."""
+        return self.engine.statistics()
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        next_event = self.engine.next_event
+        while self.closed is None and (event := next_event()) is not None:
+            if isinstance(event, DatagramsReceived):
+                if (handler := self.handlers.get(event.stream_id)) is not None:
+                    handler.on_datagrams(event.payloads)
+            else:
+                self._dispatch_control(event)
+
+    def _dispatch_control(self, event: Event) -> None:
+        match event:
+            case DataReceived(stream_id, data, end_stream):
+                if (handler := self.handlers.get(stream_id)) is not None:
+                    handler.on_data(data, end_stream=end_stream)
+            case HeadersReceived(stream_id, headers, end_stream):
+                if (handler := self._handler_for(stream_id, headers)) is not None:
+                    handler.on_headers(headers, end_stream=end_stream)
+            case StreamReset(stream_id, error_code):
+                if (handler := self.handlers.get(stream_id)) is not None:
+                    handler.on_reset(error_code)
+            case StopSendingReceived(stream_id, error_code):
+                if (handler := self.handlers.get(stream_id)) is not None:
+                    handler.on_stop_sending(error_code)
+            case SettingsReceived():
+                self.settings = event
+                if not self._settled.done():
+                    self._settled.set_result(None)
+            case HandshakeCompleted():
+                self.handshake = event
+                if not self._handshaken.done():
+                    self._handshaken.set_result(None)
+            case GoAwayReceived():
+                self.going_away = True
+            case ConnectionIdIssued(connection_id):
+                if self._on_connection_id is not None:
+                    self._on_connection_id(self, connection_id, True)
+            case ConnectionIdRetired(connection_id):
+                if self._on_connection_id is not None:
+                    self._on_connection_id(self, connection_id, False)
+            case ConnectionClosed():
+                self._finish(event)
+
+    def _handler_for(self, stream_id: int, headers: Headers) -> StreamHandler | None:
+        handler = self.handlers.get(stream_id)
+        if handler is None and self._on_request is not None:
+            handler = self._on_request(RequestStream(self, stream_id), headers)
+            self.handlers[stream_id] = handler
+        return handler
+
+    def _notify_writable(self) -> None:
+        for handler in list(self.handlers.values()):
+            handler.on_writable()
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def _finish(self, event: ConnectionClosed) -> None:
+        if event.error is not None or not event.is_application:
+            # What the engine still wants to say, its CONNECTION_CLOSE, goes out before we let go.
+            self._send(self.engine.datagrams_to_send(self.clock.now()))
+        self.closed = event
+        self._keep_alive.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        error = self._closed_error()
+        for milestone in (self._handshaken, self._settled):
+            if not milestone.done():
+                milestone.set_exception(error)
+                milestone.exception()  # retrieved: nobody may be waiting
+        handlers, self.handlers = list(self.handlers.values()), {}
+        for handler in handlers:
+            handler.on_connection_closed(error)
+        if self._on_closed is not None:
+            self._on_closed(self)
+
+    def _closed_error(self) -> MasqueError:
+        assert self.closed is not None
+        if isinstance(self.closed.error, MasqueError):
+            return self.closed.error
+        return ConnectionLost(f"the connection was closed{': ' + self.closed.reason if self.closed.reason else ''}")
+
+    def _arm_timer(self) -> None:
+        """Keep one timer, no later than the engine's deadline. A too early one costs a look; re-arming costs each flush."""
+        deadline = self.engine.next_timeout()
+        if deadline is None:
+            return
+        if self._timer is not None:
+            if self._timer.when() <= deadline + 0.0005:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._on_timer)
