@@ -19,15 +19,15 @@ from masque_client.engine.interface import (
     ConnectionClosed,
     ConnectionIdIssued,
     ConnectionIdRetired,
-    DataReceived,
     DatagramsReceived,
+    DataReceived,
     Engine,
     EngineStatistics,
     Event,
     GoAwayReceived,
     HandshakeCompleted,
-    HeadersReceived,
     Headers,
+    HeadersReceived,
     ReceivedBuffer,
     SettingsReceived,
     StopSendingReceived,
@@ -319,7 +319,7 @@ class HttpConnection:
         return ConnectionLost(f"the connection was closed{': ' + self.closed.reason if self.closed.reason else ''}")
 
     def _arm_timer(self) -> None:
-        """Keep one timer, no later than the engine's deadline. A too early one costs a look; re-arming costs each flush."""
+        """Keep one timer, no later than the deadline: one too early costs a look, re-arming costs every flush."""
         deadline = self.engine.next_timeout()
         if deadline is None:
             return

@@ -87,6 +87,11 @@ class SessionStream:
         return await asyncio.shield(self._closed)
 
     @property
+    def is_open(self) -> bool:
+        """True between the proxy's 2xx and the end."""
+        return self._opened.done() and not self._closed.done()
+
+    @property
     def is_closed(self) -> bool:
         """True once the session is over."""
         return self._closed.done()

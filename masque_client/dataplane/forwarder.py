@@ -1,0 +1,113 @@
+"""The packet's road between a TUN device and a CONNECT-IP session. Nothing else lives on the hot path.
+
+Outbound (host → proxy), one readiness callback per batch:
+    1. `on_tun_readable`      the kernel has packets for the tunnel
+    2. `TunDevice.read_batch`
+    3. `Session.encapsulate`  drop what the proxy would drop, answer with ICMP what can be answered
+    4. `send_payloads`        queued in the engine; a full queue stops the reading: backpressure
+    5. `flush`                the engine seals, the socket sends (GSO), the timer is armed
+Inbound (proxy → host), within `HttpConnection.receive`:
+    6. `SessionStream.on_datagrams` → `Session.receive_datagrams`
+    7. `deliver` → `TunDevice.write_batch`
+
+Nothing awaits and nothing raises per packet; what is dropped is counted where it is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from masque_client.http.stream import SessionStream
+from masque_client.netio.clock import Clock
+from masque_client.netio.tun import TunDevice
+
+TUN_BATCH = 128
+"""Packets read from the TUN device before the socket gets its turn: about 180 kB, a millisecond at 1.4 Gbit/s."""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What went through, in inner IP packets and their bytes. Outbound is host → proxy. Counters only grow."""
+
+    packets_out: int = 0
+    bytes_out: int = 0
+    packets_in: int = 0
+    bytes_in: int = 0
+
+
+class Forwarder:
+    """Moves packets between `start` (session open, TUN device configured) and `stop` (before either goes).
+
+    The session stream must have been made with `on_payloads=forwarder.deliver` and `on_writable=forwarder.resume`.
+    """
+
+    def __init__(self, tun: TunDevice, clock: Clock) -> None:
+        self.traffic = Traffic()
+        self._tun = tun
+        self._clock = clock
+        self._stream: SessionStream | None = None
+        self._waiting: list[bytes] = []
+        self._reading = False
+        self._loop = asyncio.get_running_loop()
+
+    def start(self, stream: SessionStream) -> None:
+        """Begin to read the TUN device into `stream`."""
+        self._stream = stream
+        self._read(True)
+
+    def stop(self) -> None:
+        """Stop reading; packets that waited for room are dropped. Idempotent."""
+        self._read(False)
+        self._stream = None
+        self._waiting.clear()
+
+    # --- outbound ---------------------------------------------------------------------------------------------------
+
+    def on_tun_readable(self) -> None:
+        """Stages 1 to 5."""
+        stream = self._stream
+        if stream is None:
+            return
+        packets = self._tun.read_batch(TUN_BATCH)
+        if not packets:
+            return
+        outcome = stream.session.encapsulate(packets, self._clock.now())
+        if outcome.replies:
+            self._tun.write_batch(outcome.replies)
+        self._send(stream, outcome.send)
+
+    def resume(self) -> None:
+        """The engine's queue has room again: first what waited, then the TUN device."""
+        if self._stream is None:
+            return
+        waiting, self._waiting = self._waiting, []
+        self._send(self._stream, waiting)
+        if not self._waiting:
+            self._read(True)
+
+    def _send(self, stream: SessionStream, packets: list[bytes]) -> None:
+        if not packets:
+            return
+        taken = stream.send_payloads(packets)
+        if taken < len(packets):
+            self._waiting = packets[taken:]
+            self._read(False)
+        self.traffic.packets_out += taken
+        self.traffic.bytes_out += sum(map(len, packets[:taken] if self._waiting else packets))
+        stream.flush()
+
+    def _read(self, wanted: bool) -> None:
+        if wanted and not self._reading:
+            self._loop.add_reader(self._tun.fileno(), self.on_tun_readable)
+        elif self._reading and not wanted:
+            self._loop.remove_reader(self._tun.fileno())
+        self._reading = wanted
+
+    # --- inbound ----------------------------------------------------------------------------------------------------
+
+    def deliver(self, packets: list[bytes]) -> None:
+        """Stage 7: hand decapsulated packets to the kernel."""
+        self._tun.write_batch(packets)
+        self.traffic.packets_in += len(packets)
+        self.traffic.bytes_in += sum(map(len, packets))
