@@ -122,7 +122,7 @@ class DnsResponder:
             type_name = dns.rdatatype.to_text(asked.rdtype)
             if values := types.get(type_name):
                 response.answer.append(dns.rrset.from_text_list(asked.name, TTL_S, "IN", type_name, values))
-        return response.to_wire()
+        return response.to_wire(want_shuffle=False)  # dnspython shuffles otherwise; we are deterministic
 
     def _serve(self, bound: socket.socket) -> None:
         while True:
