@@ -1,0 +1,337 @@
+"""UdpSocket over the real loopback: trains both ways, what the network answers, what the kernel refuses."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from masque_client.engine.interface import Address, ReceivedBuffer
+from masque_client.errors import AddressInUse, ConnectError, LocalProtocolError
+from masque_client.netio.udp import MAX_SEGMENTS, MAX_TRAIN_BYTES, UdpSocket
+
+LOOPBACKS = ["127.0.0.1", "::1"]
+READY_WITHIN_S = 5.0
+
+
+@pytest.fixture(params=LOOPBACKS)
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[UdpSocket, UdpSocket]]:
+    """A connected socket and the bound one it talks to."""
+    bound = UdpSocket.bound((request.param, 0))
+    connected = UdpSocket.connected(bound.local_address)
+    yield connected, bound
+    connected.close()
+    bound.close()
+
+
+def await_readable(udp: UdpSocket) -> None:
+    assert select.select([udp], [], [], READY_WITHIN_S)[0], "nothing arrived"
+
+
+def receive(udp: UdpSocket, count: int) -> list[tuple[bytes, Address]]:
+    """Exactly `count` datagrams, and no more waiting behind them."""
+    datagrams: list[tuple[bytes, Address]] = []
+    while len(datagrams) < count:
+        await_readable(udp)
+        datagrams += udp.receive_datagrams()
+    assert len(datagrams) == count
+    return datagrams
+
+
+def send(udp: UdpSocket, payloads: list[bytes], to: Address) -> None:
+    assert udp.send_batch([(payload, to) for payload in payloads]) == len(payloads)
+
+
+class RefusingSocket(socket.socket):
+    """A kernel that answers every `sendmsg` with one errno, as some devices do to UDP_SEGMENT."""
+
+    refusal = errno.EIO
+    calls = 0
+
+    def sendmsg(self, *arguments: object) -> int:
+        self.calls += 1
+        raise OSError(self.refusal, os.strerror(self.refusal))
+
+
+@pytest.fixture
+def refusing() -> Iterator[tuple[UdpSocket, RefusingSocket, UdpSocket]]:
+    bound = UdpSocket.bound(("127.0.0.1", 0))
+    sock = RefusingSocket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    sock.connect(bound.local_address)
+    udp = UdpSocket(sock, bound.local_address)
+    yield udp, sock, bound
+    udp.close()
+    bound.close()
+
+
+# --- both ways ----------------------------------------------------------------------------------------------------
+
+
+def test_datagrams_travel_both_ways(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    connected, bound = pair
+    send(connected, [b"ping"], bound.local_address)
+    [(data, peer)] = receive(bound, 1)
+    assert (data, peer) == (b"ping", connected.local_address)
+
+    send(bound, [b"pong"], peer)
+    assert receive(connected, 1) == [(b"pong", bound.local_address)]
+
+
+def test_nothing_waiting_is_an_empty_batch(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    connected, bound = pair
+    assert connected.receive_batch() == []
+    assert bound.receive_datagrams() == []
+    assert connected.send_batch([]) == 0
+
+
+def test_equal_datagrams_leave_in_one_train_and_arrive_in_one(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    connected, bound = pair
+    payloads = [bytes([n]) * 1200 for n in range(40)] + [b"the last is shorter"]
+    send(connected, payloads, bound.local_address)
+    assert connected.counters.send_calls == 1
+    assert connected.counters.datagrams_sent == 41
+
+    await_readable(bound)
+    assert bound.receive_batch() == [ReceivedBuffer(b"".join(payloads), 1200, connected.local_address)]
+    assert bound.counters.receive_calls == 1
+    assert bound.counters.datagrams_received == 41
+    assert bound.counters.bytes_received == connected.counters.bytes_sent == 40 * 1200 + 19
+
+
+def test_a_train_is_split_into_its_datagrams(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    connected, bound = pair
+    payloads = [b"a" * 700, b"b" * 700, b"c" * 3]
+    send(connected, payloads, bound.local_address)
+    assert [data for data, _ in receive(bound, 3)] == payloads
+    assert bound.counters.receive_calls == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "calls"),
+    [
+        ([100] * (MAX_SEGMENTS + 1), 2),
+        ([1400] * (MAX_TRAIN_BYTES // 1400 + 1), 2),
+        ([100, 200, 200], 2),
+        ([200, 100, 100], 2),
+        ([200, 100, 200, 100], 2),
+        ([100, 0, 100, 100], 3),
+        ([0, 0, 0], 3),
+        ([9000], 1),
+    ],
+    ids=["segments", "bytes", "growing", "shrinking", "sawtooth", "zero-length", "all-empty", "single"],
+)
+def test_trains_obey_the_kernels_rules(pair: tuple[UdpSocket, UdpSocket], sizes: list[int], calls: int) -> None:
+    connected, bound = pair
+    payloads = [bytes([n]) * size for n, size in enumerate(sizes)]
+    send(connected, payloads, bound.local_address)
+    assert connected.counters.send_calls == calls
+    assert [data for data, _ in receive(bound, len(sizes))] == payloads
+
+
+def test_a_bound_socket_sends_one_train_per_peer() -> None:
+    peers = [UdpSocket.bound(("127.0.0.1", 0)) for _ in range(2)]
+    bound = UdpSocket.bound(("127.0.0.1", 0))
+    first, second = (peer.local_address for peer in peers)
+    batch = [(b"1" * 500, first), (b"2" * 500, first), (b"3" * 500, second), (b"4" * 500, second), (b"5", first)]
+    assert bound.send_batch(batch) == 5
+    assert bound.counters.send_calls == 3
+    assert [data for data, _ in receive(peers[0], 3)] == [b"1" * 500, b"2" * 500, b"5"]
+    assert [data for data, _ in receive(peers[1], 2)] == [b"3" * 500, b"4" * 500]
+    for udp in (bound, *peers):
+        udp.close()
+
+
+def test_zero_length_datagrams_are_kept_for_plain_use_and_skipped_for_quic(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    connected, bound = pair
+    send(connected, [b"", b"x", b""], bound.local_address)
+    assert [data for data, _ in receive(bound, 3)] == [b"", b"x", b""]
+
+    send(connected, [b"", b"x", b""], bound.local_address)
+    await_readable(bound)
+    assert [buffer.data for buffer in bound.receive_batch()] == [b"x"]
+    assert bound.counters.empty == 2
+
+
+def test_the_limit_leaves_the_rest_for_later(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    connected, bound = pair
+    connected.gso_enabled = False
+    send(connected, [b"1", b"2", b"3"], bound.local_address)
+    assert [buffer.data for buffer in bound.receive_batch(limit=2)] == [b"1", b"2"]
+    assert [buffer.data for buffer in bound.receive_batch(limit=2)] == [b"3"]
+
+
+def test_a_full_buffer_says_which_part_went(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    """A stopped receiver does not fill a UDP sender's buffer on loopback, so a kernel that is full is played."""
+
+    class FullAfter(socket.socket):
+        room = 3
+
+        def send(self, *arguments: object) -> int:
+            if not self.room:
+                raise BlockingIOError(errno.EAGAIN, "full")
+            self.room -= 1
+            return super().send(*arguments)  # type: ignore[arg-type]
+
+        def sendmsg(self, *arguments: object) -> int:
+            raise BlockingIOError(errno.EAGAIN, "full")
+
+    _, bound = pair
+    sock = FullAfter(socket.AF_INET6 if ":" in bound.local_address[0] else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect(bound.local_address)
+    udp = UdpSocket(sock, bound.local_address)
+    batch = [(bytes(size), bound.local_address) for size in (10, 20, 30, 40, 50)]
+    assert udp.send_batch(batch) == 3
+    assert udp.send_batch(batch[3:]) == 0
+    assert udp.send_batch([(b"same", bound.local_address)] * 2) == 0, "a train that does not fit is kept whole"
+    assert udp.gso_enabled, "a full buffer is no refusal"
+    assert len(receive(bound, 3)) == 3
+    udp.close()
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refusal", [errno.EIO, errno.EINVAL])
+def test_a_refused_train_goes_one_by_one_from_then_on(
+    refusing: tuple[UdpSocket, RefusingSocket, UdpSocket], refusal: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    udp, sock, bound = refusing
+    sock.refusal = refusal
+    with caplog.at_level(logging.WARNING):
+        send(udp, [b"1" * 100, b"2" * 100], bound.local_address)
+        send(udp, [b"3" * 100, b"4" * 100], bound.local_address)
+    assert not udp.gso_enabled
+    assert sock.calls == 1
+    assert [data[:1] for data, _ in receive(bound, 4)] == [b"1", b"2", b"3", b"4"]
+    assert udp.counters.dropped == 0
+    assert len(caplog.records) == 1
+    assert "offload refused" in caplog.text
+
+
+@pytest.mark.parametrize("refusal", [errno.EMSGSIZE, errno.EINVAL])
+def test_trains_over_the_path_mtu_do_not_switch_offload_off(
+    refusing: tuple[UdpSocket, RefusingSocket, UdpSocket], refusal: int
+) -> None:
+    udp, sock, bound = refusing
+    sock.refusal = refusal
+    send(udp, [bytes(65_508)] * 2, bound.local_address)  # one over the largest UDP payload of IPv4
+    udp._send_train([(bytes(65_508), bound.local_address)] * 2, 0, 2)
+    assert udp.gso_enabled
+    assert udp.counters.too_large == 4
+
+
+def test_an_oversize_datagram_is_dropped_and_the_rest_goes(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    connected, bound = pair
+    send(connected, [b"before", bytes(65_530), b"after"], bound.local_address)
+    assert connected.counters.too_large == 1
+    assert connected.last_error is not None
+    assert connected.last_error.errno == errno.EMSGSIZE
+    assert [data for data, _ in receive(bound, 2)] == [b"before", b"after"]
+
+
+def test_port_unreachable_is_news_and_no_exception(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    connected, bound = pair
+    address = bound.local_address
+    bound.close()
+    send(connected, [b"into the void"], address)
+    await_readable(connected)
+    assert connected.receive_batch() == []
+    assert connected.counters.icmp_errors == 1
+    assert connected.last_error is not None
+    assert connected.last_error.errno == errno.ECONNREFUSED
+
+
+@pytest.mark.parametrize("count", [1, 3], ids=["datagram", "train"])
+def test_news_of_an_earlier_datagram_does_not_cost_the_next_one(count: int) -> None:
+    bound = UdpSocket.bound(("127.0.0.1", 0))
+    address = bound.local_address
+    connected = UdpSocket.connected(address)
+    bound.close()
+    send(connected, [b"refused"], address)
+    await_readable(connected)
+    revived = UdpSocket.bound(address)
+    send(connected, [b"arrives"] * count, address)
+    assert [data for data, _ in receive(revived, count)] == [b"arrives"] * count
+    assert connected.counters.icmp_errors == 1
+    assert connected.gso_enabled
+    connected.close()
+    revived.close()
+
+
+def test_an_unroutable_datagram_is_dropped_and_counted() -> None:
+    udp = UdpSocket.bound(("127.0.0.1", 0))
+    # A loopback source cannot leave the machine: the kernel says EINVAL for IPv4.
+    assert udp.send_batch([(b"nowhere", ("192.0.2.1", 9))]) == 1
+    assert udp.counters.dropped == 1
+    udp.close()
+
+
+# --- making and closing one ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", LOOPBACKS)
+def test_a_taken_port_is_said_plainly(host: str) -> None:
+    first = UdpSocket.bound((host, 0))
+    with pytest.raises(AddressInUse, match=str(first.local_address[1])) as caught:
+        UdpSocket.bound(first.local_address)
+    assert isinstance(caught.value.__cause__, OSError)
+    with pytest.raises(AddressInUse):
+        UdpSocket.connected((host, 9), local=first.local_address)
+    first.close()
+
+
+def test_an_address_that_is_not_ours_is_said_plainly() -> None:
+    with pytest.raises(AddressInUse, match=r"192\.0\.2\.1"):
+        UdpSocket.bound(("192.0.2.1", 0))
+
+
+def test_no_route_is_a_connect_error() -> None:
+    # A loopback source cannot reach the world.
+    with pytest.raises(ConnectError, match=r"192\.0\.2\.1:443"):
+        UdpSocket.connected(("192.0.2.1", 443), local=("127.0.0.1", 0))
+
+
+def test_a_name_is_not_an_address() -> None:
+    with pytest.raises(LocalProtocolError, match="not an IP literal"):
+        UdpSocket.connected(("localhost", 443))
+
+
+def test_a_chosen_source_is_used() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.2", 0))
+        source: Address = probe.getsockname()
+    udp = UdpSocket.connected(("127.0.0.1", 9), local=source)
+    assert udp.local_address == source
+    udp.close()
+
+
+def test_two_sockets_share_a_port_when_both_ask() -> None:
+    first = UdpSocket.bound(("127.0.0.1", 0), reuse_port=True)
+    second = UdpSocket.bound(first.local_address, reuse_port=True)
+    assert first.local_address == second.local_address
+    first.close()
+    second.close()
+
+
+def test_path_mtu_is_the_routes(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    connected, bound = pair
+    largest = 65536 if ":" in connected.local_address[0] else 65535  # loopback's MTU; IPv4 packets end earlier
+    assert connected.path_mtu() == largest
+    assert bound.path_mtu() is None
+
+
+def test_closing_is_final_and_repeatable(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    connected, _ = pair
+    connected.close()
+    connected.close()
+    assert connected.fileno() == -1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        connected.receive_batch()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        connected.send_batch([(b"x", ("127.0.0.1", 9))])
