@@ -226,7 +226,10 @@ def parse_connect_request(headers: Headers) -> ConnectRequest:
     for name, _ in fields:
         if name in CONTENT_FIELDS:
             raise malformed(f"the request has {name.decode()}", "RFC 9297 §3.2")
-    text = {name: printable(value, 8192) for name, value in pseudo.items()}
+    for name, value in pseudo.items():
+        if not all(0x21 <= byte <= 0x7E for byte in value):
+            raise malformed(f"{name.decode()} has characters outside printable ASCII", "RFC 9114 §4.3.1")
+    text = {name: value.decode() for name, value in pseudo.items()}
     return ConnectRequest(text[b":protocol"], text[b":authority"], text[b":scheme"], text[b":path"], fields)
 
 
