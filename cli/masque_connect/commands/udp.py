@@ -1,0 +1,126 @@
+"""masque-connect udp LOCAL=TARGET … --proxy P: local UDP ports to remote targets, through CONNECT-UDP."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+from contextlib import AsyncExitStack
+
+from masque_client.engine.interface import Address
+from masque_client.errors import ConfigurationError, MasqueError
+from masque_client.http.connector import ConnectOptions, ProxyConnection
+from masque_client.netio.clock import MonotonicClock
+from masque_client.sockets.port_forwarder import Forward, PortForwarder
+from masque_client.tunnel.proxies import connect_first, udp_proxies
+from masque_connect import options as shared
+from masque_connect.render import Live, rates, remark
+from masque_connect.running import run_until_signal
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `udp` to the command line."""
+    parser = commands.add_parser(
+        "udp",
+        help="local UDP ports to remote targets",
+        description="Forward local UDP ports to remote targets through a CONNECT-UDP proxy. Needs no privilege.",
+    )
+    parser.add_argument(
+        "forwards",
+        nargs="+",
+        metavar="LOCAL=TARGET",
+        help="as 127.0.0.1:5353=9.9.9.9:53 or 5353=dns.example:53; a bare local port is on 127.0.0.1",
+    )
+    parser.add_argument("--proxy", required=True, metavar="HOST|URL", help="a host to discover, or a URI template")
+    parser.add_argument(
+        "--listen-anywhere",
+        action="store_true",
+        help="allow a local address other than loopback: everybody who reaches it may use your tunnel",
+    )
+    shared.add_engine(parser)
+    shared.add_trust(parser)
+    shared.add_headers(parser)
+    shared.add_verbose(parser)
+    parser.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Forward until interrupted or until the proxy goes away."""
+    forwards = [parse_forward(text, allow_any=options.listen_anywhere) for text in options.forwards]
+    return run_until_signal(_run(options, forwards))
+
+
+async def _run(options: argparse.Namespace, forwards: list[Forward]) -> int:
+    tls, headers, clock = shared.tls_configuration(options), shared.read_headers(options.header_file), MonotonicClock()
+    async with AsyncExitStack() as stack:
+        template, proxy = await connect_first(
+            await udp_proxies(options.proxy, tls), ConnectOptions(engine=options.engine, tls=tls), clock
+        )
+        stack.callback(proxy.close)
+        ports: list[PortForwarder] = []
+        for forward in forwards:
+            port = PortForwarder(forward, proxy.http, template, clock, extra_headers=headers, on_error=_flow_ended)
+            stack.push_async_callback(port.close)
+            ports.append(port)
+            host = f"[{forward.host}]" if ":" in forward.host else forward.host
+            remark(f"{_show(port.local_address)} → {host}:{forward.port} through {template.host}")
+        remark(f"ready ({proxy.http.engine.name}, {proxy.address[0]}); stop with Ctrl-C")
+        with Live() as live:
+            await _watch(proxy, ports, live)
+    return 0
+
+
+def _flow_ended(error: MasqueError) -> None:
+    remark(f"a flow ended: {error} ({error.hint})")
+
+
+async def _watch(proxy: ProxyConnection, ports: list[PortForwarder], live: Live) -> None:
+    """Refresh the live line every second until the connection is gone; then raise why."""
+    sent = received = 0
+    while proxy.http.closed is None:
+        now_sent = sum(port.statistics.bytes_out for port in ports)
+        now_received = sum(port.statistics.bytes_in for port in ports)
+        flows = sum(len(port.flows) for port in ports)
+        live.update(f"{flows} flows  {rates(now_sent - sent, now_received - received, proxy.http.statistics())}")
+        sent, received = now_sent, now_received
+        await proxy.http.wait_closed(timeout_s=1.0)
+    raise proxy.http.closed_error()
+
+
+def parse_forward(text: str, *, allow_any: bool) -> Forward:
+    """`LOCAL=TARGET` → `Forward`.
+
+    Raises:
+        ConfigurationError: malformed, or a local address beyond loopback that was not allowed.
+    """
+    local_text, equals, target = text.partition("=")
+    hint = "write LOCAL=TARGET, such as 127.0.0.1:5353=9.9.9.9:53"
+    if not equals:
+        raise ConfigurationError(f"{text!r} has no '='", hint=hint)
+    host, port = _split(target, hint)
+    if local_text.isdecimal():
+        local_text = f"127.0.0.1:{local_text}"
+    local_host, local_port = _split(local_text, hint, lowest=0)
+    try:
+        address = ipaddress.ip_address(local_host)
+    except ValueError as error:
+        raise ConfigurationError(f"{local_host!r} is no local IP address", hint=hint) from error
+    if not address.is_loopback and not allow_any:
+        raise ConfigurationError(
+            f"{local_host} can be reached from other machines, which would make you an open proxy",
+            hint="use 127.0.0.1 or ::1, or say --listen-anywhere",
+        )
+    return Forward((str(address), local_port), host, port)
+
+
+def _split(text: str, hint: str, *, lowest: int = 1) -> Address:
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not bare or (":" in bare) != host.startswith("["):
+        raise ConfigurationError(f"{text!r} is not HOST:PORT", hint=f"{hint}; an IPv6 address goes in brackets")
+    if not (port.isascii() and port.isdecimal() and lowest <= int(port) <= 65535):
+        raise ConfigurationError(f"{port!r} is no port", hint=hint)
+    return bare, int(port)
+
+
+def _show(address: Address) -> str:
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"

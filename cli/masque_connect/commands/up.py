@@ -1,0 +1,126 @@
+"""masque-connect up HOST|URL --foreground: a CONNECT-IP tunnel bound to a TUN device."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from typing import Any
+
+from masque_client.errors import ConfigurationError, ConnectionLost
+from masque_client.host import system_network
+from masque_client.netio.clock import MonotonicClock
+from masque_client.tunnel.manager import ConnectIpTunnel, TunnelStatus
+from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
+from masque_client.tunnel.proxies import ip_proxies
+from masque_connect import options as shared
+from masque_connect.render import SCHEMA_VERSION, Live, print_json_line, rates, remark
+from masque_connect.running import run_until_signal
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `up` to the command line."""
+    parser = commands.add_parser(
+        "up",
+        help="open a tunnel for IP packets",
+        description="Open a CONNECT-IP tunnel: a TUN device with the addresses and routes that the proxy assigns. "
+        "Needs CAP_NET_ADMIN. Everything is undone when it ends.",
+    )
+    parser.add_argument("proxy", metavar="HOST|URL", help="a host to discover, or a URI template")
+    parser.add_argument("--foreground", action="store_true", help="run until Ctrl-C, without the agent")
+    parser.add_argument("--interface", default="masque%d", metavar="NAME", help="name of the TUN device")
+    parser.add_argument(
+        "--address-request",
+        type=AddressRequestMode,
+        choices=list(AddressRequestMode),
+        default=AddressRequestMode.AUTO,
+        metavar="{auto,immediate,never}",
+        help="when to ask the proxy for addresses (default: auto: after waiting half a second for them)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object per line and change on stdout")
+    shared.add_engine(parser)
+    shared.add_trust(parser)
+    shared.add_headers(parser)
+    shared.add_verbose(parser)
+    parser.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Hold the tunnel until interrupted or until it ends."""
+    if not options.foreground:
+        raise ConfigurationError("there is no background agent yet", hint="add --foreground")
+    return run_until_signal(_run(options))
+
+
+async def _run(options: argparse.Namespace) -> int:
+    host = system_network()
+    tls, headers = shared.tls_configuration(options), shared.read_headers(options.header_file)
+    tunnel_options = TunnelOptions(
+        templates=tuple(await ip_proxies(options.proxy, tls)),
+        engine=options.engine,
+        tls=tls,
+        headers=headers,
+        interface=options.interface,
+        address_request=options.address_request,
+    )
+
+    def announce() -> None:
+        _announce(tunnel.status(), as_json=options.json)
+
+    tunnel = ConnectIpTunnel(tunnel_options, host, MonotonicClock(), on_change=announce)
+    async with tunnel:
+        announce()
+        with Live() as live:
+            error = await _watch(tunnel, live)
+    raise error or ConnectionLost("the proxy closed the tunnel")
+
+
+async def _watch(tunnel: ConnectIpTunnel, live: Live) -> Exception | None:
+    """Refresh the live line every second until the tunnel ends; returns why."""
+    closed = asyncio.ensure_future(tunnel.wait_closed())
+    sent = received = 0
+    try:
+        while not closed.done():
+            status = tunnel.status()
+            traffic = status.traffic
+            live.update(
+                f"{status.interface}  "
+                + rates(traffic.bytes_out - sent, traffic.bytes_in - received, status.connection)
+            )
+            sent, received = traffic.bytes_out, traffic.bytes_in
+            await asyncio.wait([closed], timeout=1.0)
+        return closed.result()
+    finally:
+        closed.cancel()
+
+
+def _announce(status: TunnelStatus, *, as_json: bool) -> None:
+    if as_json:
+        print_json_line(describe(status))
+        return
+    verified = (
+        "no probe came back: not verified" if status.probe_rtt_s is None else f"{status.probe_rtt_s * 1e3:.1f} ms"
+    )
+    remark(f"tunnel to {status.proxy} ({status.proxy_address}) over HTTP/3 with {status.engine}")
+    remark(f"  device    {status.interface}, MTU {status.mtu}")
+    remark(f"  addresses {', '.join(status.addresses)}")
+    remark(f"  routes    {', '.join(status.routes) or 'none advertised'}")
+    remark(f"  probe     {verified}")
+    remark("  undo      Ctrl-C")
+
+
+def describe(status: TunnelStatus) -> dict[str, Any]:
+    """The JSON form of a status. Fields are only ever added."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "state": "connected",
+        "verified": status.probe_rtt_s is not None,
+        "proxy": status.proxy,
+        "proxy_address": status.proxy_address,
+        "http_version": 3,
+        "engine": status.engine,
+        "interface": status.interface,
+        "addresses": status.addresses,
+        "routes": status.routes,
+        "mtu": {"tunnel": status.mtu, "udp_payload": status.connection.max_udp_payload},
+        "probe_rtt_ms": None if status.probe_rtt_s is None else round(status.probe_rtt_s * 1000, 3),
+    }

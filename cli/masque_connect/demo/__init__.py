@@ -1,0 +1,1 @@
+"""The demonstration: scenarios on real parts, in network namespaces of their own."""

@@ -1,0 +1,166 @@
+"""The demonstration's world: a client, a router, a proxy and a target, each a network namespace.
+
+     client ─────────── router ─────────── proxy ─────────── target
+     10.70.1.2          10.70.1.1          10.70.2.2          10.70.3.2   10.80.0.10  (origin, DNS)
+     fd70:1::2          10.70.2.1          10.70.3.1          fd70:3::2   fd80::10
+
+The service addresses 10.80.0.10 and fd80::10 are unknown to the router: only through the proxy can the client reach
+them. 10.70.3.2 is routed all the way and serves to measure the bare path. With losses or delay a relay on the
+router's 10.70.1.1 carries the client's packets to the proxy, and the proxy's name points there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from masque_client.testing.netns import Lab, Namespace, Snapshot
+from masque_connect.demo.actors import Actor
+from masque_connect.demo.interrupts import Interrupts
+
+PROXY_NAME = "proxy.masque.test"
+PROXY_ADDRESS, RELAY_ADDRESS = "10.70.2.2", "10.70.1.1"
+BARE_TARGET = "10.70.3.2"
+SERVICE_4, SERVICE_6 = "10.80.0.10", "fd80::10"
+SERVICE_ROUTES = ("10.80.0.0/24", "fd80::/64")
+POOL_4, POOL_6 = "10.89.0.0/24", "fd89::/64"
+SERVICE_NAME = "origin.masque.test"
+
+_NETNS_ETC = Path("/etc/netns")
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What this machine looked like before the world was made."""
+
+    snapshot: Snapshot
+    namespaces: str
+
+    @classmethod
+    def take(cls) -> Self:
+        """Look now."""
+        listing = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
+        return cls(Snapshot.take(), listing.stdout)
+
+    def leftovers(self) -> list[str]:
+        """What is different now, in words; empty when nothing is."""
+        now = Before.take()
+        found = self.snapshot.difference(now.snapshot)
+        if now.namespaces != self.namespaces:
+            found.append(f"network namespaces: {now.namespaces.split()} instead of {self.namespaces.split()}")
+        return found
+
+
+class World:
+    """The namespaces, and the processes in them. A context manager; leaving it takes everything down."""
+
+    client: Namespace
+    router: Namespace
+    proxy: Namespace
+    target: Namespace
+
+    def __init__(self, interrupts: Interrupts, *, through_relay: bool) -> None:
+        self.interrupts = interrupts
+        self.through_relay = through_relay
+        self.actors: list[Actor] = []
+        self.directory: Path
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Self:
+        with self.interrupts.deferred():
+            try:
+                self.directory = Path(tempfile.mkdtemp(prefix="masque-demo-"))
+                self._undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
+                self._build(self._undo.enter_context(Lab()))
+                self._undo.callback(self._stop_all)
+            except BaseException:
+                self._undo.close()
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self.interrupts.deferred():
+            self._undo.close()
+
+    def start(self, name: str, where: Namespace, *command: str) -> Actor:
+        """Start a process in a namespace; its log is `name`.log."""
+        with self.interrupts.deferred():
+            actor = Actor(name, ("ip", "netns", "exec", where.name), command, self.directory)
+            self.actors.append(actor)
+        return actor
+
+    def stop(self, actor: Actor) -> int:
+        """End one process; returns its exit status."""
+        with self.interrupts.deferred():
+            return actor.stop()
+
+    def tails(self) -> list[tuple[str, list[str]]]:
+        """The last log lines of every process."""
+        return [(actor.name, actor.tail()) for actor in self.actors]
+
+    def processes_left(self) -> list[str]:
+        """Process ids still in our namespaces; call when every actor should have ended."""
+        left = []
+        for namespace in (self.client, self.router, self.proxy, self.target):
+            pids = subprocess.run(["ip", "netns", "pids", namespace.name], capture_output=True, text=True, check=True)
+            left += [f"process {pid} in {namespace.name}" for pid in pids.stdout.split()]
+        return left
+
+    def _stop_all(self) -> None:
+        for actor in reversed(self.actors):
+            actor.stop()
+
+    def _build(self, lab: Lab) -> None:
+        self.client, self.router = lab.namespace("client"), lab.namespace("router")
+        self.proxy, self.target = lab.namespace("proxy"), lab.namespace("target")
+        lab.link(self.client, ["10.70.1.2/24", "fd70:1::2/64"], self.router, ["10.70.1.1/24", "fd70:1::1/64"])
+        lab.link(self.router, ["10.70.2.1/24", "fd70:2::1/64"], self.proxy, ["10.70.2.2/24", "fd70:2::2/64"])
+        lab.link(self.proxy, ["10.70.3.1/24", "fd70:3::1/64"], self.target, ["10.70.3.2/24", "fd70:3::2/64"])
+        self.router.set_forwarding()
+        self.proxy.set_forwarding()
+        for version, gateways, bare in ((4, "10.70", "10.70.3.0/24"), (6, "fd70", "fd70:3::/64")):
+            _route(self.client, "default", _gateway(version, gateways, 1, 1))
+            _route(self.router, bare, _gateway(version, gateways, 2, 2))
+            _route(self.proxy, "default", _gateway(version, gateways, 2, 1))
+            _route(self.target, "default", _gateway(version, gateways, 3, 1))
+        for service, gateway in ((f"{SERVICE_4}/32", "10.70.3.2"), (f"{SERVICE_6}/128", "fd70:3::2")):
+            self.target.ip("address", "add", service, "dev", "lo")
+            _route(self.proxy, service, gateway)
+        self._name_the_proxy()
+
+    def _name_the_proxy(self) -> None:
+        """`ip netns exec` shows files of /etc/netns/NAME as those of /etc."""
+        existed = _NETNS_ETC.is_dir()
+        directory = _NETNS_ETC / self.client.name
+        directory.mkdir(parents=True)
+        self._undo.callback(_remove, directory, None if existed else _NETNS_ETC)
+        address = RELAY_ADDRESS if self.through_relay else PROXY_ADDRESS
+        (directory / "hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n{address} {PROXY_NAME}\n")
+
+
+def _remove(directory: Path, parent: Path | None) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    if parent is not None and not any(parent.iterdir()):
+        parent.rmdir()
+
+
+def _gateway(version: int, prefix: str, network: int, host: int) -> str:
+    return f"{prefix}.{network}.{host}" if version == 4 else f"{prefix}:{network}::{host}"
+
+
+def _route(namespace: Namespace, destination: str, gateway: str) -> None:
+    namespace.add_route(destination, via=gateway)
+
+
+def service_urls() -> Sequence[str]:
+    """The origin's URLs: through the tunnel over IPv4 and IPv6, and on the bare path."""
+    return f"http://{SERVICE_4}:8080", f"http://[{SERVICE_6}]:8080", f"http://{BARE_TARGET}:8080"

@@ -1,0 +1,39 @@
+"""Running a command's coroutine so that SIGINT and SIGTERM undo what it did, at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def run_until_signal(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main`; on SIGINT or SIGTERM cancel it, let its `finally` blocks finish, then raise KeyboardInterrupt.
+
+    A second signal does not cut the clean-up short: leaving a host half configured is worse than a short wait.
+    """
+    return asyncio.run(_guarded(main))
+
+
+async def _guarded(main: Coroutine[Any, Any, T]) -> T:
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(main)
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        if not interrupted:
+            interrupted = True
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise

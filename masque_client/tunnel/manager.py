@@ -1,0 +1,280 @@
+"""A CONNECT-IP tunnel from nothing to forwarding, and back to nothing.
+
+    async with ConnectIpTunnel(options, host, clock) as tunnel:     # everything below, or an error and no trace
+        error = await tunnel.wait_closed()
+
+Order of building: connection → session → addresses and routes → TUN device → host network → forwarder → probe.
+Taking down is the same list backwards, whatever was reached. What the proxy assigns or advertises later is applied
+as a difference. This object configures; packets travel in `dataplane.forwarder`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from types import TracebackType
+from typing import Self
+
+from masque_client.dataplane.forwarder import Forwarder, Traffic
+from masque_client.engine.interface import EngineStatistics
+from masque_client.errors import HostError, MasqueError, ProxyRefused, TimedOut
+from masque_client.host.interface import DEFAULT_FWMARK, HostConfiguration, HostNetwork
+from masque_client.http.connector import ConnectOptions, ProxyConnection
+from masque_client.http.stream import SessionStream
+from masque_client.netio.clock import Clock
+from masque_client.netio.tun import TunDevice
+from masque_client.protocol.addresses import host_interface
+from masque_client.protocol.connect import ip_request_headers
+from masque_client.protocol.ip_session import AddressesAssigned, AddressesRequested, ConnectIpSession, RoutesAdvertised
+from masque_client.protocol.mtu import MIN_IPV6_MTU
+from masque_client.protocol.session import Role, SessionEvent
+from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
+from masque_client.tunnel.probe import probe
+from masque_client.tunnel.proxies import connect_first
+
+logger = logging.getLogger(__name__)
+
+UNPROMPTED_ASSIGNMENT_S = 0.5
+"""How long to wait for an ADDRESS_ASSIGN nobody asked for (digest I-30)."""
+ASSIGNMENT_TIMEOUT_S = 10.0
+"""No usable address this long after the 2xx: the tunnel fails (digest I-30)."""
+ROUTES_TIMEOUT_S = 1.0
+"""How long to wait for the first ROUTE_ADVERTISEMENT once addresses are there; it may also come later, or never."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelStatus:
+    """What is true now. `probe_rtt_s` is None when no probe came back: then nothing proves that packets flow."""
+
+    proxy: str
+    proxy_address: str
+    engine: str
+    interface: str
+    addresses: tuple[str, ...]
+    routes: tuple[str, ...]
+    mtu: int
+    probe_rtt_s: float | None
+    traffic: Traffic
+    connection: EngineStatistics
+    drops: dict[str, int]
+
+
+class ConnectIpTunnel:
+    """One tunnel; enter it once.
+
+    Args:
+        host: the machine's network; `restore` is called on the way out.
+        on_change: called after every applied change of addresses, routes or MTU.
+
+    Raises (from `async with`):
+        MasqueError: of the step that failed; by then everything before it has been undone.
+    """
+
+    def __init__(
+        self,
+        options: TunnelOptions,
+        host: HostNetwork,
+        clock: Clock,
+        *,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._options = options
+        self._host = host
+        self._clock = clock
+        self._on_change = on_change
+        self._stack = AsyncExitStack()
+        self._session = ConnectIpSession(Role.CLIENT)
+        self._news = asyncio.Event()
+        self._failed: asyncio.Future[MasqueError] = asyncio.get_running_loop().create_future()
+        self._configuration: HostConfiguration | None = None
+        self._probe_rtt_s: float | None = None
+        self._connection: ProxyConnection
+        self._stream: SessionStream
+        self._tun: TunDevice
+        self._forwarder: Forwarder
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._connect()
+            await self._wait_addresses()
+            self._configure_host()
+            await self._start_forwarding()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def wait_closed(self) -> MasqueError | None:
+        """Wait until the tunnel ends by itself; None when the proxy closed it in order, else what broke it."""
+        closed = asyncio.ensure_future(self._stream.wait_closed())
+        try:
+            await asyncio.wait([closed, self._failed], return_when=asyncio.FIRST_COMPLETED)
+            return self._failed.result() if self._failed.done() else closed.result()
+        finally:
+            closed.cancel()
+
+    def status(self) -> TunnelStatus:
+        """A snapshot. Only while the tunnel is entered."""
+        assert self._configuration is not None
+        return TunnelStatus(
+            proxy=self._template.authority,
+            proxy_address=self._connection.address[0],
+            engine=self._connection.http.engine.name,
+            interface=self._tun.name,
+            addresses=tuple(map(str, self._configuration.addresses)),
+            routes=tuple(map(str, self._configuration.routes)),
+            mtu=self._configuration.mtu,
+            probe_rtt_s=self._probe_rtt_s,
+            traffic=self._forwarder.traffic,
+            connection=self._connection.http.statistics(),
+            drops={str(reason): count for reason, count in self._session.drops.items() if count},
+        )
+
+    # --- building ---------------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        options = self._options
+        dial = ConnectOptions(engine=options.engine, tls=options.tls, mark=DEFAULT_FWMARK)
+        self._template, self._connection = await connect_first(list(options.templates), dial, self._clock)
+        self._stack.callback(self._connection.close)
+        self._stream = SessionStream(
+            self._session, on_payloads=self._discard, on_event=self._on_event, on_writable=self._on_writable
+        )
+        headers = ip_request_headers(self._template.expand(), options.headers)
+        await self._stream.open(self._connection.http, headers)
+        self._stack.callback(self._stream.close)
+
+    async def _wait_addresses(self) -> None:
+        """Until every family the proxy will give us is there (digest I-30)."""
+        mode = self._options.address_request
+        try:
+            async with asyncio.timeout(ASSIGNMENT_TIMEOUT_S):
+                if mode is not AddressRequestMode.IMMEDIATE:
+                    await self._wait_for(
+                        self._has_address, None if mode is AddressRequestMode.NEVER else UNPROMPTED_ASSIGNMENT_S
+                    )
+                if not self._has_address():
+                    self._session.request_any_addresses()
+                    self._stream.pump()
+                    await self._wait_for(self._has_address_or_refusal)
+        except TimeoutError:
+            raise TimedOut(
+                f"{self._template.host} opened the tunnel but assigned no address within {ASSIGNMENT_TIMEOUT_S:g} s",
+                hint="the proxy's address pool may be exhausted; ask its operator",
+            ) from None
+        if not self._has_address():
+            raise ProxyRefused(
+                f"{self._template.host} opened the tunnel but refused to assign an address",
+                hint="the proxy's address pool may be exhausted; try again later or ask its operator",
+            )
+        await self._wait_for(lambda: bool(self._session.routes), ROUTES_TIMEOUT_S)
+
+    def _has_address(self) -> bool:
+        return bool(self._addresses())
+
+    def _has_address_or_refusal(self) -> bool:
+        return bool(self._session.assigned)
+
+    async def _wait_for(self, condition: Callable[[], bool], timeout_s: float | None = None) -> None:
+        """Until `condition` holds or `timeout_s` has passed; raises when the session ends first."""
+        closed = asyncio.ensure_future(self._stream.wait_closed())
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    self._news.clear()
+                    news = asyncio.ensure_future(self._news.wait())
+                    try:
+                        await asyncio.wait([news, closed], return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        news.cancel()
+                    if closed.done():
+                        raise closed.result() or ProxyRefused(f"{self._template.host} closed the tunnel at once")
+        except TimeoutError:
+            if timeout_s is None:
+                raise
+        finally:
+            closed.cancel()
+
+    def _configure_host(self) -> None:
+        self._tun = TunDevice.open(self._options.interface)
+        self._stack.callback(self._tun.close)
+        self._stack.callback(self._host.restore)
+        self._apply()
+
+    async def _start_forwarding(self) -> None:
+        self._probe_rtt_s = await probe(self._stream, self._clock)
+        self._forwarder = Forwarder(self._tun, self._clock)
+        self._stream.on_payloads = self._forwarder.deliver
+        self._stack.callback(self._forwarder.stop)
+        self._forwarder.start(self._stream)
+
+    # --- news while it runs -----------------------------------------------------------------------------------------
+
+    def _on_event(self, event: SessionEvent) -> None:
+        match event:
+            case AddressesAssigned() | RoutesAdvertised():
+                self._news.set()
+                if self._configuration is not None:
+                    self._reconfigure()
+            case AddressesRequested():
+                self._session.refuse_addresses(event.requests)  # not a site-to-site tunnel (digest I-29)
+                self._stream.pump()
+
+    def _reconfigure(self) -> None:
+        try:
+            self._apply()
+        except MasqueError as error:
+            logger.error("cannot apply what the proxy announced: %s", error)
+            if not self._failed.done():
+                self._failed.set_result(error)
+        else:
+            self._on_change()
+
+    def _apply(self) -> None:
+        mtu = self._stream.max_payload
+        self._session.max_packet = mtu
+        wanted = self._wanted(mtu)
+        if not wanted.addresses:
+            raise HostError("the proxy withdrew every address", hint="try again later, or ask the proxy's operator")
+        self._host.apply(wanted)
+        self._configuration = wanted
+
+    def _wanted(self, mtu: int) -> HostConfiguration:
+        """The host network that the session's state asks for."""
+        addresses = [address for address in self._addresses() if address.version == 4 or mtu >= MIN_IPV6_MTU]
+        families = {address.version for address in addresses}
+        routes = [route for route in self._routes() if route.version in families]
+        full = {route.version for route in routes if route.prefixlen == 0}
+        return HostConfiguration(
+            interface=self._tun.name,
+            addresses=tuple(addresses),
+            mtu=mtu,
+            routes=tuple(routes),
+            # A full tunnel of one family must not let the other one leak past it.
+            block_ipv4=bool(full) and 4 not in families,
+            block_ipv6=bool(full) and 6 not in families,
+        )
+
+    def _addresses(self) -> list[IPv4Interface | IPv6Interface]:
+        return [host_interface(assigned) for assigned in self._session.assigned if not assigned.is_rejection]
+
+    def _routes(self) -> list[IPv4Network | IPv6Network]:
+        prefixes = [prefix for range_ in self._session.routes for prefix in range_.to_prefixes()]
+        return [prefix for prefix in prefixes if not (prefix.is_loopback or prefix.is_link_local)]
+
+    def _on_writable(self) -> None:
+        if self._configuration is not None:
+            self._forwarder.resume()
+
+    @staticmethod
+    def _discard(packets: list[bytes]) -> None:
+        """Packets before the TUN device exists have nowhere to go."""
