@@ -30,7 +30,7 @@ class DropReason(StrEnum):
     DESTINATION_NOT_ROUTED = "destination-not-routed"
     """Outbound: in no range the peer advertised, or not for this protocol (RFC 9484 §4.7.3)."""
     DESTINATION_NOT_OURS = "destination-not-ours"
-    """Inbound: neither an address we were assigned nor in a range we advertised (RFC 9484 §11)."""
+    """Inbound: neither an address we were assigned nor, for this protocol, in a range we advertised (RFC 9484 §11)."""
     LINK_SCOPE = "link-scope"
     """Link-local or multicast traffic does not leave its link (RFC 9484 §7.1)."""
     TRIMMED = "trimmed"

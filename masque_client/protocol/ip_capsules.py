@@ -198,7 +198,8 @@ def find_route_problem(ranges: tuple[IpAddressRange, ...]) -> str | None:
             return f"the route {after} comes after {before}, which sorts behind it"
         if before.sort_key[:2] == after.sort_key[:2] and int(before.end) >= int(after.start):
             return f"the route {after} overlaps {before}, or sorts before it"
-    # Ranges for all protocols now ascend without overlap, so the last that starts before a range's end reaches furthest.
+    # Ranges for all protocols ascend without overlap, as just checked: of those that start before the end of another,
+    # the last one reaches furthest.
     general = [entry for entry in ranges if entry.protocol == ALL_PROTOCOLS]
     starts = [(entry.version, int(entry.start)) for entry in general]
     for current in ranges:
