@@ -6,6 +6,7 @@
     ├── ConfigurationError            what the user gave us cannot work
     │   ├── TemplateError             a URI template breaks RFC 9298 §2 / RFC 9484 §3
     │   └── PvdError                  a PvD document is unusable (RFC 8801, proxy-config)
+    │       └── PvdUnavailable        429 or 5xx instead of one; worth another try
     ├── ConnectError                  the proxy could not be reached
     │   ├── NameResolutionError
     │   └── ConnectionLost            it was reached, and then it went away
@@ -92,6 +93,23 @@ class PvdError(ConfigurationError):
     """A PvD document was not served, or must be ignored as a whole. Raised by `pvd`."""
 
     default_hint = "ask the operator of the host to correct its PvD document"
+
+
+class PvdUnavailable(PvdError):
+    """The host answered 429 or 5xx instead of its PvD document. Raised by `pvd`.
+
+    Attributes:
+        status: the HTTP status.
+        retry_after_s: seconds the host asked us to wait (RFC 9110 §10.2.3), or None.
+    """
+
+    retryable = True
+    default_hint = "the host is overloaded or under repair; try again later"
+
+    def __init__(self, message: str, *, status: int, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class ConnectError(MasqueError):

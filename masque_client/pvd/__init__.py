@@ -1,1 +1,12 @@
-"""Provisioning domains: what proxies a host offers, and for which destinations (RFC 8801, proxy-config)."""
+"""Provisioning domains: which proxies a host offers, and which destinations may use them.
+
+    source    what the user named            -> the URL to fetch and the identifier to expect
+    fetch     HTTPS, bounded and verified    -> the bytes of the document
+    model     strict parse                   -> `PvdDocument`, or `PvdError`
+    match     pure ordered rules             -> which proxies one destination may use
+    discover  the four in one call           -> `Discovery`, for the tunnel manager and the command line
+
+A document is information, never an order to proxy: it can only narrow what local policy already allows.
+Sources: RFC 8801 (the object and how it is fetched), draft-ietf-intarea-proxy-config-14 (`proxies`, `proxy-match`),
+cited below as PROXY-CONFIG until it has an RFC number.
+"""
