@@ -1,0 +1,1 @@
+"""Bytes on the wire, per clause: what any correct implementation sends, accepts and refuses."""
