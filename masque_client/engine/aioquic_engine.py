@@ -1,0 +1,326 @@
+"""The reference engine: HTTP/3 over aioquic. The only importer of aioquic.
+
+aioquic is a library for streams; HTTP Datagrams, GOAWAY, mutual TLS on the server and telling *why* a connection
+closes need its insides. All such access is in the three subclasses at the top of this file, tried against aioquic
+1.7: a missing attribute fails the first connection loudly instead of silently changing behaviour.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from aioquic import tls
+from aioquic.buffer import Buffer
+from aioquic.h3 import connection as h3_connection
+from aioquic.h3 import events as h3_events
+from aioquic.quic import events as quic_events
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.congestion.base import register_congestion_control
+from aioquic.quic.congestion.cubic import CubicCongestionControl
+from aioquic.quic.connection import QuicConnection, QuicConnectionState
+from aioquic.quic.packet import QuicTransportParameters, pull_quic_transport_parameters
+from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.recovery import QuicPacketPacer
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from masque_client.engine import h3_rules, trust
+from masque_client.engine.closing import (
+    BAD_CERTIFICATE,
+    CERTIFICATE_REQUIRED,
+    Closing,
+    Origin,
+)
+from masque_client.engine.h3_engine import ALPN, CONNECTION_ID_BYTES, CONNECTION_WINDOW, STREAM_WINDOW, H3Engine
+from masque_client.engine.interface import (
+    Address,
+    EngineConfiguration,
+    EngineName,
+    EngineStatistics,
+    ReceivedBuffer,
+)
+from masque_client.engine.pacing import BURST_PACKETS, BURST_S, RATE_FACTOR
+from masque_client.errors import ConfigurationError, RemoteProtocolError
+
+_CONGESTION_CONTROL = "masque-cubic"
+_IDLE_FRAME_TYPE = 0x00
+"""aioquic reports an idle timeout as a transport error about a PADDING frame."""
+
+
+class _CountingCubic(CubicCongestionControl):
+    """CUBIC that counts losses. (Reno takes minutes to regain a large window: one packet per round trip.)"""
+
+    packets_lost = 0
+
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        lost = list(packets)
+        self.packets_lost += len(lost)
+        super().on_packets_lost(now=now, packets=lost)
+
+
+register_congestion_control(_CONGESTION_CONTROL, _CountingCubic)
+
+
+class _BurstPacer(QuicPacketPacer):
+    """aioquic's pacer with the bucket of `pacing.Pacer`: it measures its bucket in seconds at the current rate."""
+
+    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
+        super().update_rate(int(congestion_window * RATE_FACTOR), smoothed_rtt)
+        assert self.packet_time is not None
+        self.bucket_max = max(self.bucket_max, BURST_S, BURST_PACKETS * self.packet_time)
+
+
+class _Quic(QuicConnection):
+    """aioquic's connection, opened up. Every private attribute of aioquic's that we touch is touched here."""
+
+    def __init__(self, configuration: QuicConfiguration, *, original_destination_connection_id: bytes | None) -> None:
+        super().__init__(
+            configuration=configuration, original_destination_connection_id=original_destination_connection_id
+        )
+        self._loss._pacer = _BurstPacer(max_datagram_size=configuration.max_datagram_size)
+        self.demands_client_certificate = False
+
+    def lend_datagram_queue(self, items: deque[bytes]) -> None:
+        """Let packets be filled from our bounded queue instead of aioquic's unbounded one (L-4)."""
+        assert not self._datagrams_pending
+        self._datagrams_pending = items
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        self.tls._request_client_certificate = self.demands_client_certificate
+
+    def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
+        super()._parse_transport_parameters(data, from_session_ticket)
+        parameters: QuicTransportParameters = pull_quic_transport_parameters(Buffer(data=data))
+        if parameters.max_udp_payload_size is not None:  # which aioquic ignores (RFC 9000 §18.2)
+            self._max_datagram_size = min(self._max_datagram_size, parameters.max_udp_payload_size)
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        context = getattr(self, "tls", None)  # made when the first packet arrives
+        certificate = context._peer_certificate if context is not None else None
+        return certificate.public_bytes(Encoding.DER) if certificate is not None else None
+
+    def verify_client_certificate(self) -> tuple[int, str] | None:
+        """Check the client's chain; aioquic asks for a certificate but accepts any, and none."""
+        if self.tls._peer_certificate is None:
+            return CERTIFICATE_REQUIRED, "a client certificate is required"
+        try:
+            tls.verify_certificate(
+                certificate=self.tls._peer_certificate,
+                chain=self.tls._peer_certificate_chain,
+                cafile=self.configuration.cafile,
+            )
+        except tls.Alert as alert:
+            return int(getattr(alert, "description", BAD_CERTIFICATE)), str(alert)
+        return None
+
+    @property
+    def closing(self) -> Closing | None:
+        event = self._close_event
+        if event is None:
+            return None
+        if self._state is QuicConnectionState.DRAINING:
+            origin = Origin.PEER
+        elif self._state is QuicConnectionState.TERMINATED and event.frame_type == _IDLE_FRAME_TYPE:
+            origin = Origin.IDLE
+        else:
+            origin = Origin.LOCAL
+        return Closing(origin, event.error_code, event.frame_type, event.reason_phrase)
+
+    @property
+    def has_path(self) -> bool:
+        return bool(self._network_paths)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return self._max_datagram_size, len(self._peer_cid.cid)
+
+    @property
+    def peer_max_datagram_frame(self) -> int:
+        return self._remote_max_datagram_frame_size or 0
+
+    @property
+    def request_limit(self) -> int:
+        return self._local_max_streams_bidi.value
+
+    def acknowledge_now(self, now: float) -> None:
+        """Send the pending acknowledgement with the next packets instead of 1 ms later."""
+        for space in self._spaces.values():
+            if space.ack_at is not None and space.ack_at > now:
+                space.ack_at = now
+
+    def snapshot(self) -> tuple[float | None, int, int, int, int]:
+        """`(rtt, packets sent, packets lost, window, in flight)`."""
+        loss = self._loss
+        controller = loss._cc
+        assert isinstance(controller, _CountingCubic)
+        rtt = loss._rtt_smoothed if loss._rtt_initialized else None
+        return rtt, self._packet_number, controller.packets_lost, loss.congestion_window, loss.bytes_in_flight
+
+
+class _H3(h3_connection.H3Connection):
+    """aioquic's HTTP/3 layer with our SETTINGS, no push (L-1), and stream errors that stay on their stream (L-8)."""
+
+    def __init__(self, quic: QuicConnection, engine: AioquicEngine) -> None:
+        self._engine = engine
+        super().__init__(quic)
+
+    def _init_connection(self) -> None:
+        self._max_push_id = None
+        super()._init_connection()
+
+    def _get_local_settings(self) -> dict[int, int]:
+        return h3_rules.settings_to_send(self._engine.configuration)
+
+    def _validate_settings(self, settings: dict[int, int]) -> None:
+        try:
+            h3_rules.check_settings(settings)  # L-7: 0x33 without the transport parameter is no error
+        except RemoteProtocolError as error:
+            raise h3_connection.SettingsError(str(error)) from error
+
+    def _receive_request_or_push_data(
+        self, stream: h3_connection.H3Stream, data: bytes, stream_ended: bool
+    ) -> list[h3_events.H3Event]:
+        try:
+            return super()._receive_request_or_push_data(stream, data, stream_ended)
+        except h3_connection.MessageError as error:
+            self._engine.on_malformed_message(stream.stream_id, error.reason_phrase)
+            stream.buffer = b""
+            return []
+
+
+class AioquicEngine(H3Engine):
+    """One HTTP/3 connection over aioquic. Make it with `engine.create_client_engine` or `create_server_engine`."""
+
+    name = EngineName.AIOQUIC
+
+    def __init__(
+        self, configuration: EngineConfiguration, *, original_destination_connection_id: bytes | None = None
+    ) -> None:
+        super().__init__(configuration)
+        self._connection = self._quic = _Quic(
+            _quic_configuration(configuration), original_destination_connection_id=original_destination_connection_id
+        )
+        self._connection.demands_client_certificate = not self._is_client and configuration.tls.ca_file is not None
+        self._connection.lend_datagram_queue(self._queue.items)
+        self._on_connection_id(self._connection.host_cid, issued=True)
+
+    # --- the road ---------------------------------------------------------------------------------------------------
+
+    def connect(self, address: Address, now: float) -> None:
+        """See `Engine.connect`."""
+        self._connection.connect(address, now)
+
+    def _receive_quic(self, batch: Sequence[ReceivedBuffer], now: float) -> None:
+        receive = self._connection.receive_datagram
+        for data, segment_size, address in batch:
+            if len(data) <= segment_size:
+                receive(data, address, now)
+                continue
+            for start in range(0, len(data), segment_size):
+                receive(data[start : start + segment_size], address, now)
+
+    def _send_quic(self, now: float) -> list[tuple[bytes, Address]]:
+        if not self._connection.has_path:
+            return []
+        return self._connection.datagrams_to_send(now)
+
+    def _create_h3(self) -> _H3:
+        return _H3(self._connection, self)
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def _on_quic_event(self, event: Any) -> None:
+        match event:
+            case quic_events.DatagramFrameReceived():
+                self._on_datagram(event.data)
+            case quic_events.StreamDataReceived():
+                self._on_stream_data(event.stream_id, event)
+            case quic_events.StreamReset():
+                self._on_stream_reset(event, event.stream_id, event.error_code)
+            case quic_events.StopSendingReceived():
+                self._on_stop_sending(event, event.stream_id, event.error_code)
+            case quic_events.ProtocolNegotiated():
+                self._on_protocol_negotiated(event.alpn_protocol)
+            case quic_events.HandshakeCompleted():
+                self._on_handshake_completed()
+            case quic_events.ConnectionIdIssued():
+                self._on_connection_id(event.connection_id, issued=True)
+            case quic_events.ConnectionIdRetired():
+                self._on_connection_id(event.connection_id, issued=False)
+
+    def _on_http_event(self, event: Any) -> None:
+        match event:
+            case h3_events.HeadersReceived():
+                self._on_headers(event.stream_id, event.headers, event.stream_ended)
+            case h3_events.DataReceived():
+                self._on_data(event.stream_id, event.data, event.stream_ended)
+
+    def on_malformed_message(self, stream_id: int, reason: str) -> None:
+        """The HTTP/3 layer calls this instead of closing the connection."""
+        self._on_malformed_message(stream_id, reason)
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    def _closing(self) -> Closing | None:
+        return self._connection.closing
+
+    def _peer_certificate(self) -> bytes | None:
+        return self._connection.peer_certificate
+
+    def _refuse_peer(self) -> tuple[int, str] | None:
+        return self._connection.verify_client_certificate() if self._connection.demands_client_certificate else None
+
+    def _peer_max_datagram_frame(self) -> int:
+        return self._connection.peer_max_datagram_frame
+
+    def _max_frame(self) -> tuple[int, int]:
+        return self._connection.sizes
+
+    def _stream_limit(self) -> int:
+        return self._connection.request_limit
+
+    def statistics(self) -> EngineStatistics:
+        """See `Engine.statistics`."""
+        rtt, sent, lost, window, in_flight = self._connection.snapshot()
+        return EngineStatistics(
+            rtt_s=rtt,
+            packets_sent=sent,
+            packets_lost=lost,
+            congestion_window=window,
+            bytes_in_flight=in_flight,
+            max_udp_payload=self._connection.sizes[0],
+            datagrams_too_large=self._queue.too_large,
+            datagrams_expired=self._queue.expired,
+            datagrams_stray=self._datagrams_stray,
+        )
+
+
+def _quic_configuration(configuration: EngineConfiguration) -> QuicConfiguration:
+    tls_configuration = configuration.tls
+    quic = QuicConfiguration(
+        alpn_protocols=[ALPN],
+        congestion_control_algorithm=_CONGESTION_CONTROL,
+        connection_id_length=CONNECTION_ID_BYTES,
+        idle_timeout=configuration.idle_timeout_s,
+        is_client=configuration.is_client,
+        max_data=CONNECTION_WINDOW,
+        max_datagram_frame_size=h3_rules.MAX_DATAGRAM_FRAME_SIZE if configuration.h3_datagram else None,
+        max_datagram_size=configuration.max_udp_payload,
+        max_stream_data=STREAM_WINDOW,
+        secrets_log_file=configuration.secrets_log,
+        server_name=configuration.server_name or None,
+    )
+    trust.check_key_pair(tls_configuration)
+    if configuration.is_client or tls_configuration.ca_file is not None:
+        quic.load_verify_locations(cafile=str(trust.ca_bundle(tls_configuration)))
+    if tls_configuration.certificate is not None and tls_configuration.key is not None:
+        try:
+            quic.load_cert_chain(tls_configuration.certificate, tls_configuration.key)
+        except ValueError as error:
+            raise ConfigurationError(f"the key {tls_configuration.key} cannot be used: {error}") from error
+    elif not configuration.is_client:
+        raise ConfigurationError("a server needs a certificate and a key")
+    return quic

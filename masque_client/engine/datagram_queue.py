@@ -1,0 +1,106 @@
+"""HTTP Datagrams that wait for the congestion window: bounded in bytes and in age (RFC 9221 §5.4, Q-8).
+
+Both engines keep theirs here, because both libraries would queue without limit. When the queue is full the caller is
+told to stop reading its source; what is older than the age bound when the engine next sends is dropped, oldest first:
+a tunnelled packet that late is worth less than the ones behind it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+
+class DatagramQueue:
+    """A FIFO of DATAGRAM frame contents (Quarter Stream ID included).
+
+    A consumer takes from the front of `items` directly, which may be lent to a library, and calls `settle` when it is
+    done; so accounting costs per batch and not per datagram.
+
+    Attributes:
+        items: what waits, oldest first.
+        too_large: how many payloads were refused for size so far.
+        expired: how many were dropped for age so far.
+    """
+
+    def __init__(self, max_bytes: int, max_age_s: float) -> None:
+        self.items: deque[bytes] = deque()
+        self.too_large = 0
+        self.expired = 0
+        self._max_bytes = max_bytes
+        self._max_age_s = max_age_s
+        self._bytes = 0
+        self._accepted = 0
+        self._batches: deque[tuple[float, int]] = deque()
+        """(when, value of `_accepted` after it) of each batch that may still have items waiting."""
+
+    @property
+    def is_full(self) -> bool:
+        """True while at least `max_bytes` wait. One datagram may overshoot, so that none is ever unacceptable."""
+        return self._bytes >= self._max_bytes
+
+    def put(self, head: bytes, payloads: Sequence[bytes], limit: int, now: float) -> int:
+        """Append `head + payload` for each payload of at most `limit` bytes; count and skip larger ones.
+
+        Returns:
+            how many payloads, from the front, were dealt with: fewer than given when the queue became full.
+        """
+        append, head_bytes, max_bytes = self.items.append, len(head), self._max_bytes
+        waiting, dealt, refused = self._bytes, 0, 0
+        for payload in payloads:
+            size = len(payload)
+            if size > limit:
+                refused += 1
+            elif waiting < max_bytes:
+                append(head + payload)
+                waiting += head_bytes + size
+            else:
+                break
+            dealt += 1
+        self._bytes = waiting
+        self.too_large += refused
+        if dealt > refused:
+            self._accepted += dealt - refused
+            self._batches.append((now, self._accepted))
+        return dealt
+
+    def expire(self, now: float) -> None:
+        """Drop what has waited for the age bound or longer."""
+        batches = self._batches
+        if not batches or batches[0][0] + self._max_age_s > now:
+            return
+        taken = self._accepted - len(self.items)
+        while batches and batches[0][0] + self._max_age_s <= now:
+            stale = batches.popleft()[1] - taken
+            if stale > 0:
+                for _ in range(stale):
+                    self.items.popleft()
+                taken += stale
+                self.expired += stale
+        self.settle()
+
+    def discard_larger_than(self, limit: int) -> None:
+        """Drop and count items over `limit` bytes: after the packet size fell, they would block what is behind them."""
+        kept = [item for item in self.items if len(item) <= limit]
+        self.too_large += len(self.items) - len(kept)
+        self._accepted = len(kept)
+        when = self._batches[0][0] if self._batches else 0.0
+        self._batches = deque([(when, len(kept))] if kept else ())
+        self.items.clear()
+        self.items.extend(kept)
+        self.settle()
+
+    def settle(self) -> None:
+        """Account for what was taken from `items`."""
+        if not self.items:
+            self._bytes = 0
+            self._batches.clear()
+            return
+        self._bytes = sum(map(len, self.items))
+        taken = self._accepted - len(self.items)
+        while self._batches[0][1] <= taken:
+            self._batches.popleft()
+
+    def next_expiry(self) -> float | None:
+        """When `expire` will next drop something, or None when nothing waits."""
+        return self._batches[0][0] + self._max_age_s if self._batches else None

@@ -1,0 +1,322 @@
+"""The fast engine: HTTP/3 over qh3, a fork of aioquic with a Rust core. The only importer of qh3.
+
+What qh3 2.1 does differently from what its interface suggests, found by running it:
+
+- DATAGRAM frames ignore the congestion window and the pacer: everything handed over leaves at once. So nothing is
+  handed over that the window does not allow (RFC 9221 §5.4); our own `Pacer` spreads it.
+- A DATAGRAM that does not fit a packet makes every later `datagrams_to_send` fail; sizes are checked before.
+- Initials are padded to 1280 bytes whatever the packet size. We pad the UDP payload up to it, behind the last packet,
+  which receivers discard (RFC 9000 §12.2), so that the handshake proves the path carries full packets.
+- Path MTU discovery stays off: it would change the packet size behind our back; sizes are chosen above us.
+- Without a max_datagram_frame_size a client advertises 65536: 0 has to be said to say nothing.
+- Its server cannot ask for client certificates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qh3.h3 import connection as h3_connection
+from qh3.h3 import events as h3_events
+from qh3.quic import events as quic_events
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection, QuicConnectionError
+
+from masque_client.engine import h3_rules, trust
+from masque_client.engine.closing import Closing, Origin
+from masque_client.engine.h3_engine import ALPN, CONNECTION_ID_BYTES, CONNECTION_WINDOW, STREAM_WINDOW, H3Engine
+from masque_client.engine.interface import (
+    Address,
+    EngineConfiguration,
+    EngineName,
+    EngineStatistics,
+    ReceivedBuffer,
+)
+from masque_client.engine.pacing import Pacer
+from masque_client.errors import ConfigurationError, RemoteProtocolError
+
+_INTERNAL_ERROR = 0x01
+_IDLE_TIMEOUT = "Idle timeout"
+_INITIAL_MASK, _INITIAL_BITS = 0xF0, 0xC0
+"""First byte of a version 1 Initial, below header protection (RFC 9000 §17.2)."""
+_DATAGRAM_OVERHEAD = 1 + CONNECTION_ID_BYTES + 2 + 16 + 3
+"""What a packet with one DATAGRAM adds: short header, AEAD tag, frame type and Length."""
+
+
+class _Quic(QuicConnection):
+    """qh3's connection, opened up. Every private attribute of qh3's that we touch is touched here."""
+
+    # qh3 parses each packet again for a log that is off; without these hooks it would only be slower.
+
+    def _log_datagram(self, event: str, data: bytes) -> None:
+        pass
+
+    def _log_packet(self, event: str, data: bytes, length: int | None = None) -> None:
+        pass
+
+    def _log_packets(self, event: str, data: bytes) -> None:
+        pass
+
+    @property
+    def is_started(self) -> bool:
+        return self._core is not None
+
+    @property
+    def closing(self) -> Closing | None:
+        event, core = self._close_event, self._core
+        if event is None:
+            return None
+        if event.reason_phrase == _IDLE_TIMEOUT and event.error_code == _INTERNAL_ERROR and core.state == "terminated":
+            origin = Origin.IDLE
+        elif core is not None and core.state == "draining":
+            origin = Origin.PEER
+        else:
+            origin = Origin.LOCAL
+        return Closing(origin, event.error_code, event.frame_type, event.reason_phrase)
+
+    @property
+    def room(self) -> int:
+        """Bytes that the congestion window still allows."""
+        core = self._core
+        return int(core.congestion_window - core.bytes_in_flight)
+
+    @property
+    def window_and_rtt(self) -> tuple[int, float | None]:
+        return self._core.congestion_window, self._core.smoothed_rtt
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """`(current packet size, length of the peer's connection id)`."""
+        assert self._tls is not None
+        return self._core.active_path[5], len(self._tls.remote_initial_source_connection_id or b"")
+
+    @property
+    def peer_max_datagram_frame(self) -> int:
+        return self._remote_max_datagram_frame_size or 0
+
+    @property
+    def request_limit(self) -> int:
+        return self.max_concurrent_bidi_streams
+
+    def snapshot(self) -> tuple[float | None, int, int, int]:
+        """`(rtt, packets lost, window, in flight)`."""
+        core = self._core
+        if core is None:
+            return None, 0, 0, 0
+        return core.smoothed_rtt or None, core.loss_total, core.congestion_window, core.bytes_in_flight
+
+
+class _H3(h3_connection.H3Connection):
+    """qh3's HTTP/3 layer with our SETTINGS, no push, and stream errors that stay on their stream."""
+
+    def __init__(self, quic: QuicConnection, engine: Qh3Engine) -> None:
+        self._engine = engine
+        super().__init__(quic)
+
+    def _init_connection(self) -> None:
+        self._max_push_id = None
+        super()._init_connection()
+
+    def _get_local_settings(self) -> dict[int, int]:
+        return h3_rules.settings_to_send(self._engine.configuration)
+
+    def _validate_settings(self, settings: dict[int, int]) -> None:
+        try:
+            h3_rules.check_settings(settings)
+        except RemoteProtocolError as error:
+            raise h3_connection.SettingsError(str(error)) from error
+
+    def _receive_request_or_push_data(
+        self, stream: h3_connection.H3Stream, data: bytes, stream_ended: bool
+    ) -> list[h3_events.H3Event]:
+        try:
+            events = super()._receive_request_or_push_data(stream, data, stream_ended)
+        except h3_connection.MessageError as error:
+            self._engine.on_malformed_message(stream.stream_id, error.reason_phrase)
+            stream.buffer.clear()
+            return []
+        if stream_ended and not stream.blocked and (stream.buffer or stream.frame_size is not None):
+            raise h3_connection.FrameError("a frame is cut by the end of the stream")  # qh3 passes it on as complete
+        return events
+
+
+class Qh3Engine(H3Engine):
+    """One HTTP/3 connection over qh3. Make it with `engine.create_client_engine` or `create_server_engine`."""
+
+    name = EngineName.QH3
+
+    def __init__(
+        self, configuration: EngineConfiguration, *, original_destination_connection_id: bytes | None = None
+    ) -> None:
+        super().__init__(configuration)
+        self._connection = self._quic = _Quic(
+            configuration=_quic_configuration(configuration),
+            original_destination_connection_id=original_destination_connection_id,
+        )
+        self._pacer = Pacer(configuration.max_udp_payload)
+        self._packets_sent = 0
+        self._largest_received = 0
+        self._on_connection_id(self._connection.host_cid, issued=True)
+
+    # --- the road ---------------------------------------------------------------------------------------------------
+
+    def connect(self, address: Address, now: float) -> None:
+        """See `Engine.connect`."""
+        self._connection.connect(address, now)
+
+    def _receive_quic(self, batch: Sequence[ReceivedBuffer], now: float) -> None:
+        receive = self._connection.receive_gro_buffer
+        for data, segment_size, address in batch:
+            if data:
+                receive(data, segment_size, address, now)
+        if not self._is_established:
+            self._largest_received = max((min(len(data), size) for data, size, _ in batch), default=0)
+
+    def _send_quic(self, now: float) -> list[tuple[bytes, Address]]:
+        quic = self._connection
+        if not quic.is_started:
+            return []
+        transmits: list[tuple[bytes, Address]] = quic.datagrams_to_send(now)
+        if self._queue.items:
+            self._hand_over(now)
+            transmits += quic.datagrams_to_send(now)
+        if not self._is_established:
+            transmits = [(self._pad(data), address) for data, address in transmits]
+        self._packets_sent += len(transmits)
+        return transmits
+
+    def _hand_over(self, now: float) -> None:
+        """Give qh3 the datagrams that congestion window and pacer let leave now."""
+        quic, waiting, pacer = self._connection, self._queue.items, self._pacer
+        pacer.update(*quic.window_and_rtt, now)
+        room, tokens = quic.room, pacer.tokens
+        send, take, spent = quic.send_datagram_frame, waiting.popleft, 0
+        while waiting and spent < tokens:
+            cost = len(waiting[0]) + _DATAGRAM_OVERHEAD
+            if spent + cost > room:
+                break
+            send(take())
+            spent += cost
+        pacer.spend(spent)
+
+    def next_timeout(self) -> float | None:
+        """See `Engine.next_timeout`."""
+        timer = super().next_timeout()
+        if self._queue.items and (paced := self._pacer.next_send_time()) is not None:
+            return paced if timer is None else min(timer, paced)
+        return timer
+
+    def _pad(self, data: bytes) -> bytes:
+        """Fill up a UDP payload with an Initial; a server only as far as it has received (RFC 9000 §8.1)."""
+        if data[0] & _INITIAL_MASK != _INITIAL_BITS:
+            return data
+        size = self.configuration.max_udp_payload
+        return data.ljust(size if self._is_client else min(size, self._largest_received), b"\0")
+
+    def _create_h3(self) -> _H3:
+        return _H3(self._connection, self)
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def _on_quic_event(self, event: Any) -> None:
+        match event:
+            case quic_events.DatagramFrameReceived():
+                self._on_datagram(event.data)
+            case quic_events.StreamDataReceived():
+                self._on_stream_data(event.stream_id, event)
+            case quic_events.StreamReset():
+                self._on_stream_reset(event, event.stream_id, event.error_code)
+            case quic_events.StopSendingReceived():
+                self._on_stop_sending(event, event.stream_id, event.error_code)
+            case quic_events.ProtocolNegotiated():
+                self._on_protocol_negotiated(event.alpn_protocol)
+            case quic_events.HandshakeCompleted():
+                self._on_handshake_completed()
+            case quic_events.ConnectionIdIssued():
+                self._on_connection_id(event.connection_id, issued=True)
+            case quic_events.ConnectionIdRetired():
+                self._on_connection_id(event.connection_id, issued=False)
+
+    def _on_http_event(self, event: Any) -> None:
+        match event:
+            case h3_events.InformationalHeadersReceived():
+                self._on_headers(event.stream_id, event.headers, False)
+            case h3_events.HeadersReceived():
+                self._on_headers(event.stream_id, event.headers, event.stream_ended)
+            case h3_events.DataReceived():
+                self._on_data(event.stream_id, event.data, event.stream_ended)
+            case h3_events.PushPromiseReceived():
+                raise h3_rules.push_received()
+
+    def on_malformed_message(self, stream_id: int, reason: str) -> None:
+        """The HTTP/3 layer calls this instead of closing the connection."""
+        self._on_malformed_message(stream_id, reason)
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    def _closing(self) -> Closing | None:
+        return self._connection.closing
+
+    def _peer_certificate(self) -> bytes | None:
+        certificate = self._connection.get_peercert()
+        return certificate.public_bytes() if certificate is not None else None
+
+    def _refuse_peer(self) -> tuple[int, str] | None:
+        return None
+
+    def _peer_max_datagram_frame(self) -> int:
+        return self._connection.peer_max_datagram_frame
+
+    def _max_frame(self) -> tuple[int, int]:
+        return self._connection.sizes
+
+    def _stream_limit(self) -> int:
+        return self._connection.request_limit
+
+    def statistics(self) -> EngineStatistics:
+        """See `Engine.statistics`."""
+        rtt, lost, window, in_flight = self._connection.snapshot()
+        return EngineStatistics(
+            rtt_s=rtt,
+            packets_sent=self._packets_sent,
+            packets_lost=lost,
+            congestion_window=window,
+            bytes_in_flight=in_flight,
+            max_udp_payload=self._connection.sizes[0] if self._is_established else self.configuration.max_udp_payload,
+            datagrams_too_large=self._queue.too_large,
+            datagrams_expired=self._queue.expired,
+            datagrams_stray=self._datagrams_stray,
+        )
+
+
+def _quic_configuration(configuration: EngineConfiguration) -> QuicConfiguration:
+    tls = configuration.tls
+    trust.check_key_pair(tls)
+    if not configuration.is_client and tls.ca_file is not None:
+        raise ConfigurationError(
+            "the qh3 engine cannot verify client certificates", hint="use --engine aioquic on the server"
+        )
+    quic = QuicConfiguration(
+        alpn_protocols=[ALPN],
+        connection_id_length=CONNECTION_ID_BYTES,
+        idle_timeout=configuration.idle_timeout_s,
+        is_client=configuration.is_client,
+        max_data=CONNECTION_WINDOW,
+        max_datagram_frame_size=h3_rules.MAX_DATAGRAM_FRAME_SIZE if configuration.h3_datagram else 0,
+        max_datagram_size=configuration.max_udp_payload,
+        max_stream_data=STREAM_WINDOW,
+        probe_datagram_size=False,
+        secrets_log_file=configuration.secrets_log,
+        server_name=configuration.server_name or None,
+    )
+    if configuration.is_client:
+        quic.load_verify_locations(cafile=str(trust.ca_bundle(tls)))
+    if tls.certificate is not None and tls.key is not None:
+        try:
+            quic.load_cert_chain(tls.certificate, tls.key)
+        except ValueError as error:
+            raise ConfigurationError(f"the key {tls.key} cannot be used: {error}") from error
+    elif not configuration.is_client:
+        raise ConfigurationError("a server needs a certificate and a key")
+    return quic
