@@ -29,13 +29,21 @@ from masque_client.errors import ConnectError, TimedOut
 Records = Mapping[str, Mapping[str, Sequence[str]]]
 """Name → record type → values in presentation form."""
 
-DEFAULT_RECORDS: Records = {
-    "origin.masque.test": {
-        "A": ["192.0.2.80"],
-        "AAAA": ["2001:db8::80"],
-        "TXT": ['"hello from the masque-connect test origin"'],
-    },
-}
+ORIGIN_NAME = "origin.masque.test"
+"""The name that the test origin answers for."""
+
+
+def origin_records(addresses: Sequence[str]) -> Records:
+    """Records that name the test origin: the first address of each family, and a TXT to recognise it by."""
+    families = {
+        "A": [text for text in addresses if ":" not in text],
+        "AAAA": [text for text in addresses if ":" in text],
+    }
+    records = {record_type: values[:1] for record_type, values in families.items()}
+    return {ORIGIN_NAME: {**records, "TXT": ['"hello from the masque-connect test origin"']}}
+
+
+DEFAULT_RECORDS = origin_records(["192.0.2.80", "2001:db8::80"])
 TTL_S = 60
 MAX_QUERY_BYTES = 4096
 
@@ -49,6 +57,11 @@ class Answer:
     rcode: str
     values: tuple[str, ...]
     rtt_s: float
+
+    @property
+    def rtt_ms(self) -> float:
+        """The round trip in milliseconds."""
+        return self.rtt_s * 1000
 
 
 class DnsResponder:
@@ -81,8 +94,8 @@ class DnsResponder:
         return [bound.getsockname()[:2] for bound in self._sockets]
 
     def start(self) -> None:
-        """Answer, in one thread for each address, until `close`."""
-        for bound in self._sockets:
+        """Answer, in one thread for each address, until `close`. Harmless when repeated."""
+        for bound in self._sockets[len(self._threads) :]:
             thread = threading.Thread(target=self._serve, args=(bound,), daemon=True)
             thread.start()
             self._threads.append(thread)

@@ -34,6 +34,7 @@ import h11
 
 from masque_client.engine.interface import Address
 from masque_client.testing.addresses import format_address, parse_address
+from masque_client.testing.dns import DnsResponder, origin_records
 
 BLOCK_BYTES = 1 << 20
 MAX_TRANSFER_BYTES = 16 << 30
@@ -244,8 +245,6 @@ def _head(status: HTTPStatus, length: int, content_type: str, *, keep_alive: boo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the origin alone until SIGINT or SIGTERM; one JSON line on stdout says that it is ready."""
-    from masque_client.testing.dns import DnsResponder
-
     parser = argparse.ArgumentParser(description="HTTP (and DNS) origin for demos and tests. Not for production.")
     parser.add_argument("--listen", action="append", type=parse_address, required=True, metavar="ADDR:PORT")
     parser.add_argument("--dns", action="append", type=parse_address, default=[], metavar="ADDR:PORT")
@@ -253,7 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before any thread, which inherits the mask
     try:
-        with Origin(options.listen) as origin, DnsResponder(options.dns) as responder:
+        records = origin_records([host for host, _ in options.listen])
+        with Origin(options.listen) as origin, DnsResponder(options.dns, records) as responder:
             ready = {
                 "ready": "origin",
                 "pid": os.getpid(),

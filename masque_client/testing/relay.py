@@ -27,6 +27,7 @@ from masque_client.http.udp_link import UdpLink
 from masque_client.netio.udp import UdpSocket
 from masque_client.testing.addresses import format_address, parse_address
 from masque_client.testing.link import LinkModel, LinkProfile
+from masque_client.testing.tcp_relay import TcpRelay
 
 MAX_CLIENTS = 1024
 
@@ -198,6 +199,9 @@ async def _run(options: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     with Relay(options.listen, options.to, profile, seed=options.seed) as relay:
+        tcp = TcpRelay(options.to)
+        if options.tcp:
+            await tcp.start(relay.address)
         _print_line({"ready": "relay", "pid": os.getpid(), "address": format_address(relay.address)})
         if options.control:
             reader = asyncio.StreamReader()
@@ -208,6 +212,7 @@ async def _run(options: argparse.Namespace) -> None:
             pipe.close()
         else:
             await stopped.wait()
+        await tcp.close()
         _print_line(relay.statistics())
 
 
@@ -222,6 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--reorder", type=float, metavar="PERCENT")
     parser.add_argument("--bandwidth", type=float, metavar="MBIT_S")
     parser.add_argument("--mtu", type=int, metavar="BYTES", help="larger UDP payloads disappear")
+    parser.add_argument("--tcp", action="store_true", help="pass TCP on as well, on the same address, unharmed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--control",
@@ -231,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         asyncio.run(_run(options))
-    except (MasqueError, ValueError) as error:
+    except (MasqueError, OSError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0

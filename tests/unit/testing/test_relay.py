@@ -18,6 +18,7 @@ from masque_client.errors import AddressInUse
 from masque_client.testing.addresses import parse_address
 from masque_client.testing.link import LinkProfile
 from masque_client.testing.relay import MAX_CLIENTS, Relay, profile_from
+from masque_client.testing.tcp_relay import TcpRelay
 
 RECEIVE_TIMEOUT_S = 5.0
 
@@ -190,6 +191,34 @@ def test_close_may_be_repeated() -> None:
         relay.close()
 
     relayed(scenario, LinkProfile(delay_s=60))
+
+
+def test_tcp_passes_and_half_closes() -> None:
+    async def run() -> None:
+        async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write((await reader.read()).upper())
+            writer.close()
+            await writer.wait_closed()
+
+        async with await asyncio.start_server(shout, "127.0.0.1", 0) as server:
+            relay = TcpRelay(server.sockets[0].getsockname())
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                address = probe.getsockname()
+            await relay.start(address)
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"hello")
+            writer.write_eof()
+            assert await reader.read() == b"HELLO"
+            writer.close()
+            await writer.wait_closed()
+            reader, writer = await asyncio.open_connection(*address)
+            await relay.close()
+            assert await reader.read() == b""  # cut
+            writer.close()
+            await writer.wait_closed()
+
+    asyncio.run(run())
 
 
 def test_command_line_units() -> None:
