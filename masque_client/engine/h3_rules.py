@@ -28,9 +28,7 @@ _HTTP2_SETTINGS = frozenset({0x00, 0x02, 0x03, 0x04, 0x05})
 _HTTP2_FRAMES = frozenset({0x02, 0x06, 0x08, 0x09})
 _CONTROL_STREAM = 0x00
 _GOAWAY = 0x07
-_CONNECTION_SPECIFIC = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
-)
+_CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 _REQUEST_PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
 _RESPONSE_PSEUDO = frozenset({b":status"})
 

@@ -9,11 +9,12 @@ What qh3 2.1 does differently from what its interface suggests, found by running
   which receivers discard (RFC 9000 §12.2), so that the handshake proves the path carries full packets.
 - Path MTU discovery stays off: it would change the packet size behind our back; sizes are chosen above us.
 - Without a max_datagram_frame_size a client advertises 65536: 0 has to be said to say nothing.
-- Its server cannot ask for client certificates.
+- Its server cannot ask for client certificates, and miscounts the anti-amplification limit (see `_create_core`).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,15 +29,15 @@ from masque_client.engine.closing import Closing, Origin
 from masque_client.engine.h3_engine import ALPN, CONNECTION_ID_BYTES, CONNECTION_WINDOW, STREAM_WINDOW, H3Engine
 from masque_client.engine.interface import (
     Address,
+    ConnectionClosed,
     EngineConfiguration,
     EngineName,
     EngineStatistics,
     ReceivedBuffer,
 )
 from masque_client.engine.pacing import Pacer
-from masque_client.errors import ConfigurationError, RemoteProtocolError
+from masque_client.errors import ConfigurationError, ConnectionLost, RemoteProtocolError
 
-_INTERNAL_ERROR = 0x01
 _IDLE_TIMEOUT = "Idle timeout"
 _INITIAL_MASK, _INITIAL_BITS = 0xF0, 0xC0
 """First byte of a version 1 Initial, below header protection (RFC 9000 §17.2)."""
@@ -58,6 +59,15 @@ class _Quic(QuicConnection):
     def _log_packets(self, event: str, data: bytes) -> None:
         pass
 
+    def _create_core(self, remote_addr: Any, initial_dcid: bytes, now: float) -> None:
+        # A server's core counts the first packet and not the UDP payload around it against the limit of RFC 9000 §8.1,
+        # and then fails instead of waiting. It is told that the address is valid; `_Amplification` keeps the limit.
+        after_retry = self._retry_source_connection_id
+        if not self._is_client:
+            self._retry_source_connection_id = b""
+        super()._create_core(remote_addr, initial_dcid, now)
+        self._retry_source_connection_id = after_retry
+
     @property
     def is_started(self) -> bool:
         return self._core is not None
@@ -67,9 +77,10 @@ class _Quic(QuicConnection):
         event, core = self._close_event, self._core
         if event is None:
             return None
-        if event.reason_phrase == _IDLE_TIMEOUT and event.error_code == _INTERNAL_ERROR and core.state == "terminated":
+        state = core.state if core is not None else "terminated"
+        if state == "terminated" and event.reason_phrase == _IDLE_TIMEOUT:
             origin = Origin.IDLE
-        elif core is not None and core.state == "draining":
+        elif state == "draining":
             origin = Origin.PEER
         else:
             origin = Origin.LOCAL
@@ -78,18 +89,19 @@ class _Quic(QuicConnection):
     @property
     def room(self) -> int:
         """Bytes that the congestion window still allows."""
-        core = self._core
+        core = self._require_core()
         return int(core.congestion_window - core.bytes_in_flight)
 
     @property
     def window_and_rtt(self) -> tuple[int, float | None]:
-        return self._core.congestion_window, self._core.smoothed_rtt
+        core = self._require_core()
+        return core.congestion_window, core.smoothed_rtt
 
     @property
     def sizes(self) -> tuple[int, int]:
         """`(current packet size, length of the peer's connection id)`."""
         assert self._tls is not None
-        return self._core.active_path[5], len(self._tls.remote_initial_source_connection_id or b"")
+        return self._require_core().active_path[5], len(self._tls.remote_initial_source_connection_id or b"")
 
     @property
     def peer_max_datagram_frame(self) -> int:
@@ -141,6 +153,24 @@ class _H3(h3_connection.H3Connection):
         return events
 
 
+class _AmplificationLimit:
+    """A server sends at most three times what it received until the client's address is validated (RFC 9000 §8.1)."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._sent = 0
+        self._held: deque[tuple[bytes, Address]] = deque()
+
+    def release(self, transmits: list[tuple[bytes, Address]], *, is_validated: bool) -> list[tuple[bytes, Address]]:
+        """Add `transmits` to what is held and return what may leave now, in order."""
+        self._held.extend(transmits)
+        released: list[tuple[bytes, Address]] = []
+        while self._held and (is_validated or self._sent + len(self._held[0][0]) <= 3 * self.received):
+            released.append(self._held.popleft())
+            self._sent += len(released[-1][0])
+        return released
+
+
 class Qh3Engine(H3Engine):
     """One HTTP/3 connection over qh3. Make it with `engine.create_client_engine` or `create_server_engine`."""
 
@@ -156,6 +186,8 @@ class Qh3Engine(H3Engine):
         )
         self._pacer = Pacer(configuration.max_udp_payload)
         self._packets_sent = 0
+        self._is_past_handshake = False
+        self._amplification = _AmplificationLimit()
         self._largest_received = 0
         self._on_connection_id(self._connection.host_cid, issued=True)
 
@@ -167,22 +199,30 @@ class Qh3Engine(H3Engine):
 
     def _receive_quic(self, batch: Sequence[ReceivedBuffer], now: float) -> None:
         receive = self._connection.receive_gro_buffer
-        for data, segment_size, address in batch:
-            if data:
-                receive(data, segment_size, address, now)
+        try:
+            for data, segment_size, address in batch:
+                if data:
+                    receive(data, segment_size, address, now)
+        except QuicConnectionError as error:
+            self._fail(error)
         if not self._is_established:
+            self._amplification.received += sum(len(data) for data, _, _ in batch)
             self._largest_received = max((min(len(data), size) for data, size, _ in batch), default=0)
 
     def _send_quic(self, now: float) -> list[tuple[bytes, Address]]:
         quic = self._connection
         if not quic.is_started:
             return []
-        transmits: list[tuple[bytes, Address]] = quic.datagrams_to_send(now)
-        if self._queue.items:
-            self._hand_over(now)
+        transmits: list[tuple[bytes, Address]] = []
+        try:
             transmits += quic.datagrams_to_send(now)
-        if not self._is_established:
-            transmits = [(self._pad(data), address) for data, address in transmits]
+            if self._queue.items:
+                self._hand_over(now)
+                transmits += quic.datagrams_to_send(now)
+        except QuicConnectionError as error:
+            self._fail(error)
+        if not self._is_past_handshake:
+            transmits = self._send_handshake(transmits)
         self._packets_sent += len(transmits)
         return transmits
 
@@ -206,6 +246,18 @@ class Qh3Engine(H3Engine):
         if self._queue.items and (paced := self._pacer.next_send_time()) is not None:
             return paced if timer is None else min(timer, paced)
         return timer
+
+    def _fail(self, error: QuicConnectionError) -> None:
+        """The Rust core is in a state that it did not foresee: nothing can be saved but the process."""
+        if not self._is_closed:
+            lost = ConnectionLost(f"the qh3 engine failed: {error.reason_phrase}")
+            lost.__cause__ = error
+            self._finish(ConnectionClosed(error.error_code, error.reason_phrase, False, lost))
+
+    def _send_handshake(self, transmits: list[tuple[bytes, Address]]) -> list[tuple[bytes, Address]]:
+        padded = [(self._pad(data), address) for data, address in transmits]
+        self._is_past_handshake = self._is_established
+        return self._amplification.release(padded, is_validated=self._is_client or self._is_established)
 
     def _pad(self, data: bytes) -> bytes:
         """Fill up a UDP payload with an Initial; a server only as far as it has received (RFC 9000 §8.1)."""
@@ -307,7 +359,7 @@ def _quic_configuration(configuration: EngineConfiguration) -> QuicConfiguration
         max_datagram_size=configuration.max_udp_payload,
         max_stream_data=STREAM_WINDOW,
         probe_datagram_size=False,
-        secrets_log_file=configuration.secrets_log,
+        secrets_log_file=configuration.secrets_log,  # type: ignore[arg-type]  # None is its default
         server_name=configuration.server_name or None,
     )
     if configuration.is_client:
