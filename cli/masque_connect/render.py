@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live as RichLive
+from rich.table import Table
 from rich.text import Text
 
 from masque_client.engine.interface import EngineStatistics
@@ -45,6 +46,14 @@ def print_json_line(value: Mapping[str, Any]) -> None:
 def printable(text: str) -> str:
     """Text from the network, without control characters: it must not drive the user's terminal."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "·", text)
+
+
+def table(rows: Sequence[tuple[str, str]]) -> Table:
+    """Two columns, names and values."""
+    grid = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in rows:
+        grid.add_row(Text(name), Text(printable(value)))
+    return grid
 
 
 def rates(sent: int, received: int, statistics: EngineStatistics) -> str:

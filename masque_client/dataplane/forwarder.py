@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from masque_client.http.stream import SessionStream
 from masque_client.netio.clock import Clock
@@ -46,12 +47,12 @@ class Forwarder:
         self.traffic = Traffic()
         self._tun = tun
         self._clock = clock
-        self._stream: SessionStream | None = None
+        self._stream: SessionStream[Any] | None = None
         self._waiting: list[bytes] = []
         self._reading = False
         self._loop = asyncio.get_running_loop()
 
-    def start(self, stream: SessionStream) -> None:
+    def start(self, stream: SessionStream[Any]) -> None:
         """Begin to read the TUN device into `stream`."""
         self._stream = stream
         self._read(True)
@@ -86,7 +87,7 @@ class Forwarder:
         if not self._waiting:
             self._read(True)
 
-    def _send(self, stream: SessionStream, packets: list[bytes]) -> None:
+    def _send(self, stream: SessionStream[Any], packets: list[bytes]) -> None:
         if not packets:
             return
         taken = stream.send_payloads(packets)

@@ -150,6 +150,7 @@ class HttpConnection:
         self._keep_alive = self._loop.call_later(KEEP_ALIVE_S, self._on_keep_alive)
         self._handshaken: asyncio.Future[None] = self._loop.create_future()
         self._settled: asyncio.Future[None] = self._loop.create_future()
+        self._over: asyncio.Future[None] = self._loop.create_future()
 
     # --- input ------------------------------------------------------------------------------------------------------
 
@@ -199,6 +200,11 @@ class HttpConnection:
         assert self.settings is not None
         return self.settings
 
+    async def wait_closed(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of the connection, at most `timeout_s`; returns whether it is over."""
+        await asyncio.wait([self._over], timeout=timeout_s)
+        return self._over.done()
+
     def open_request(self, headers: Headers, handler: StreamHandler) -> RequestStream:
         """Client: send an extended CONNECT; `handler` hears the rest. Call `flush` after.
 
@@ -207,7 +213,7 @@ class HttpConnection:
             ConnectionLost: the connection is gone.
         """
         if self.closed is not None:
-            raise self._closed_error()
+            raise self.closed_error()
         stream_id = self.engine.open_request(headers)
         self.handlers[stream_id] = handler
         return RequestStream(self, stream_id)
@@ -301,7 +307,8 @@ class HttpConnection:
         self._keep_alive.cancel()
         if self._timer is not None:
             self._timer.cancel()
-        error = self._closed_error()
+        error = self.closed_error()
+        self._over.set_result(None)
         for milestone in (self._handshaken, self._settled):
             if not milestone.done():
                 milestone.set_exception(error)
@@ -312,7 +319,8 @@ class HttpConnection:
         if self._on_closed is not None:
             self._on_closed(self)
 
-    def _closed_error(self) -> MasqueError:
+    def closed_error(self) -> MasqueError:
+        """Why the connection is gone, as an error to raise. Only once `closed` is set."""
         assert self.closed is not None
         if isinstance(self.closed.error, MasqueError):
             return self.closed.error

@@ -11,6 +11,7 @@ import logging
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from masque_client.engine import create_client_engine
 from masque_client.engine.interface import Address, EngineConfiguration, EngineName, TlsConfiguration
@@ -117,7 +118,7 @@ def _plan(addresses: Sequence[Address]) -> list[_Attempt]:
 
 
 def _packet_sizes(address: Address) -> tuple[int, ...]:
-    version = 6 if ":" in address[0] else 4
+    version: Literal[4, 6] = 6 if ":" in address[0] else 4
     try:
         probe = UdpSocket.connected(address)
     except MasqueError:

@@ -9,13 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Generic, Self
 
 from masque_client.engine.interface import Headers
 from masque_client.errors import ConnectionLost, MasqueError, RemoteProtocolError, TimedOut
 from masque_client.http.connection import HttpConnection, RequestStream
 from masque_client.protocol.error_codes import H3ErrorCode, describe
-from masque_client.protocol.session import CONTEXT_ID_0, Session, SessionClosed, SessionEvent, SessionState
+from masque_client.protocol.session import (
+    CONTEXT_ID_0,
+    EventT,
+    Session,
+    SessionClosed,
+    SessionOpened,
+    SessionState,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +30,7 @@ RESPONSE_TIMEOUT_S = 10.0
 """How long a proxy may take to answer a request (digest §18)."""
 
 
-class SessionStream:
+class SessionStream(Generic[EventT]):
     """Drives one session over one request stream; itself the stream's handler.
 
     Args:
@@ -35,10 +42,10 @@ class SessionStream:
 
     def __init__(
         self,
-        session: Session,
+        session: Session[EventT],
         *,
         on_payloads: Callable[[list[bytes]], None],
-        on_event: Callable[[SessionEvent], None],
+        on_event: Callable[[EventT | SessionOpened | SessionClosed], None],
         on_writable: Callable[[], None] | None = None,
     ) -> None:
         self.session = session

@@ -12,26 +12,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface
 from types import TracebackType
 from typing import Self
 
 from masque_client.dataplane.forwarder import Forwarder, Traffic
 from masque_client.engine.interface import EngineStatistics
 from masque_client.errors import HostError, MasqueError, ProxyRefused, TimedOut
-from masque_client.host.interface import DEFAULT_FWMARK, HostConfiguration, HostNetwork
+from masque_client.host.interface import DEFAULT_FWMARK, HostConfiguration, HostNetwork, OuterFlow
 from masque_client.http.connector import ConnectOptions, ProxyConnection
 from masque_client.http.stream import SessionStream
 from masque_client.netio.clock import Clock
 from masque_client.netio.tun import TunDevice
-from masque_client.protocol.addresses import host_interface
 from masque_client.protocol.connect import ip_request_headers
+from masque_client.protocol.ip_capsules import ANY_IPV4, ANY_IPV6, RequestedAddress, to_prefixes
 from masque_client.protocol.ip_session import AddressesAssigned, AddressesRequested, ConnectIpSession, RoutesAdvertised
-from masque_client.protocol.mtu import MIN_IPV6_MTU
-from masque_client.protocol.session import Role, SessionEvent
+from masque_client.protocol.session import Role, SessionClosed, SessionOpened
 from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
 from masque_client.tunnel.probe import probe
 from masque_client.tunnel.proxies import connect_first
@@ -89,11 +89,13 @@ class ConnectIpTunnel:
         self._stack = AsyncExitStack()
         self._session = ConnectIpSession(Role.CLIENT)
         self._news = asyncio.Event()
+        self._is_answered = False
+        self._interface_id = secrets.randbits(64)
         self._failed: asyncio.Future[MasqueError] = asyncio.get_running_loop().create_future()
         self._configuration: HostConfiguration | None = None
         self._probe_rtt_s: float | None = None
         self._connection: ProxyConnection
-        self._stream: SessionStream
+        self._stream: SessionStream[AddressesAssigned | AddressesRequested | RoutesAdvertised]
         self._tun: TunDevice
         self._forwarder: Forwarder
 
@@ -116,8 +118,9 @@ class ConnectIpTunnel:
     async def wait_closed(self) -> MasqueError | None:
         """Wait until the tunnel ends by itself; None when the proxy closed it in order, else what broke it."""
         closed = asyncio.ensure_future(self._stream.wait_closed())
+        either: list[asyncio.Future[MasqueError | None] | asyncio.Future[MasqueError]] = [closed, self._failed]
         try:
-            await asyncio.wait([closed, self._failed], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             return self._failed.result() if self._failed.done() else closed.result()
         finally:
             closed.cancel()
@@ -163,9 +166,9 @@ class ConnectIpTunnel:
                         self._has_address, None if mode is AddressRequestMode.NEVER else UNPROMPTED_ASSIGNMENT_S
                     )
                 if not self._has_address():
-                    self._session.request_any_addresses()
+                    self._session.request_addresses([RequestedAddress(1, ANY_IPV4), RequestedAddress(2, ANY_IPV6)])
                     self._stream.pump()
-                    await self._wait_for(self._has_address_or_refusal)
+                    await self._wait_for(lambda: self._is_answered)
         except TimeoutError:
             raise TimedOut(
                 f"{self._template.host} opened the tunnel but assigned no address within {ASSIGNMENT_TIMEOUT_S:g} s",
@@ -180,9 +183,6 @@ class ConnectIpTunnel:
 
     def _has_address(self) -> bool:
         return bool(self._addresses())
-
-    def _has_address_or_refusal(self) -> bool:
-        return bool(self._session.assigned)
 
     async def _wait_for(self, condition: Callable[[], bool], timeout_s: float | None = None) -> None:
         """Until `condition` holds or `timeout_s` has passed; raises when the session ends first."""
@@ -211,7 +211,7 @@ class ConnectIpTunnel:
         self._apply()
 
     async def _start_forwarding(self) -> None:
-        self._probe_rtt_s = await probe(self._stream, self._clock)
+        self._probe_rtt_s = await probe(self._stream, self._session, self._clock)
         self._forwarder = Forwarder(self._tun, self._clock)
         self._stream.on_payloads = self._forwarder.deliver
         self._stack.callback(self._forwarder.stop)
@@ -219,14 +219,17 @@ class ConnectIpTunnel:
 
     # --- news while it runs -----------------------------------------------------------------------------------------
 
-    def _on_event(self, event: SessionEvent) -> None:
+    def _on_event(
+        self, event: AddressesAssigned | AddressesRequested | RoutesAdvertised | SessionOpened | SessionClosed
+    ) -> None:
         match event:
             case AddressesAssigned() | RoutesAdvertised():
+                self._is_answered |= isinstance(event, AddressesAssigned)
                 self._news.set()
                 if self._configuration is not None:
                     self._reconfigure()
             case AddressesRequested():
-                self._session.refuse_addresses(event.requests)  # not a site-to-site tunnel (digest I-29)
+                self._session.reject_addresses(event.requests)  # not a site-to-site tunnel (digest I-29)
                 self._stream.pump()
 
     def _reconfigure(self) -> None:
@@ -250,25 +253,29 @@ class ConnectIpTunnel:
 
     def _wanted(self, mtu: int) -> HostConfiguration:
         """The host network that the session's state asks for."""
-        addresses = [address for address in self._addresses() if address.version == 4 or mtu >= MIN_IPV6_MTU]
-        families = {address.version for address in addresses}
-        routes = [route for route in self._routes() if route.version in families]
-        full = {route.version for route in routes if route.prefixlen == 0}
+        usable = HostConfiguration(device=self._tun.name, mtu=mtu, addresses=tuple(self._addresses())).usable_families
+        routes = [route for route in self._routes() if route.version in usable]
+        is_full_tunnel = any(route.prefixlen == 0 for route in routes)
+        outer = OuterFlow("udp", self._connection.link.socket.local_address, self._connection.address)
         return HostConfiguration(
-            interface=self._tun.name,
-            addresses=tuple(addresses),
+            device=self._tun.name,
             mtu=mtu,
+            addresses=tuple(address for address in self._addresses() if address.version in usable),
             routes=tuple(routes),
             # A full tunnel of one family must not let the other one leak past it.
-            block_ipv4=bool(full) and 4 not in families,
-            block_ipv6=bool(full) and 6 not in families,
+            block_ipv4=is_full_tunnel and 4 not in usable,
+            block_ipv6=is_full_tunnel and 6 not in usable,
+            outer_flows=(outer,),
         )
 
     def _addresses(self) -> list[IPv4Interface | IPv6Interface]:
-        return [host_interface(assigned) for assigned in self._session.assigned if not assigned.is_rejection]
+        """One host address of every assigned prefix, alone on its link: what is around it only routes may say."""
+        hosts = [assigned.host_address(self._interface_id) for assigned in self._session.assigned]
+        return [ip_interface(host) for host in hosts if host is not None]
 
     def _routes(self) -> list[IPv4Network | IPv6Network]:
-        prefixes = [prefix for range_ in self._session.routes for prefix in range_.to_prefixes()]
+        """What the proxy advertises, as prefixes, without those that must never leave this machine or link."""
+        prefixes = to_prefixes(self._session.routes)
         return [prefix for prefix in prefixes if not (prefix.is_loopback or prefix.is_link_local)]
 
     def _on_writable(self) -> None:

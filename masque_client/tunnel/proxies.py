@@ -23,7 +23,7 @@ from masque_client.protocol.uri_template import (
     default_udp_template,
 )
 from masque_client.pvd.discover import discover
-from masque_client.pvd.model import ProxyProtocol
+from masque_client.pvd.proxies import ProxyProtocol
 
 Template = TypeVar("Template", UdpTemplate, IpTemplate)
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import ipaddress
 from contextlib import AsyncExitStack
+from typing import Any
 
 from masque_client.engine.interface import Address
 from masque_client.errors import ConfigurationError, MasqueError
 from masque_client.http.connector import ConnectOptions, ProxyConnection
 from masque_client.netio.clock import MonotonicClock
+from masque_client.protocol.uri_template import UdpTemplate
 from masque_client.sockets.port_forwarder import Forward, PortForwarder
 from masque_client.tunnel.proxies import connect_first, udp_proxies
 from masque_connect import options as shared
-from masque_connect.render import Live, rates, remark
+from masque_connect.render import SCHEMA_VERSION, Live, print_json_line, rates, remark
 from masque_connect.running import run_until_signal
 
 
@@ -36,6 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="allow a local address other than loopback: everybody who reaches it may use your tunnel",
     )
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout when ready")
     shared.add_engine(parser)
     shared.add_trust(parser)
     shared.add_headers(parser)
@@ -61,12 +64,29 @@ async def _run(options: argparse.Namespace, forwards: list[Forward]) -> int:
             port = PortForwarder(forward, proxy.http, template, clock, extra_headers=headers, on_error=_flow_ended)
             stack.push_async_callback(port.close)
             ports.append(port)
-            host = f"[{forward.host}]" if ":" in forward.host else forward.host
-            remark(f"{_show(port.local_address)} → {host}:{forward.port} through {template.host}")
+            target = _show((forward.host, forward.port))
+            remark(f"{_show(port.local_address)} → {target} through {template.host}")
+        if options.json:
+            print_json_line(_describe(proxy, template, ports))
         remark(f"ready ({proxy.http.engine.name}, {proxy.address[0]}); stop with Ctrl-C")
         with Live() as live:
             await _watch(proxy, ports, live)
     return 0
+
+
+def _describe(proxy: ProxyConnection, template: UdpTemplate, ports: list[PortForwarder]) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "state": "ready",
+        "proxy": template.authority,
+        "proxy_address": proxy.address[0],
+        "http_version": 3,
+        "engine": proxy.http.engine.name,
+        "forwards": [
+            {"local": _show(port.local_address), "target": _show((port.forward.host, port.forward.port))}
+            for port in ports
+        ],
+    }
 
 
 def _flow_ended(error: MasqueError) -> None:

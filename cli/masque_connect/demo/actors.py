@@ -69,13 +69,21 @@ class Actor:
                     raise StepFailed(f"{self.name} ended with exit status {self.process.wait()}: {self._last_words()}")
                 self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
+        return self._parse(line)
+
+    def next_document(self, timeout_s: float = READY_TIMEOUT_S) -> dict[str, Any]:
+        """Everything it prints, one JSON object; waits for it to end with exit status 0.
+
+        Raises:
+            StepFailed: it failed, took longer, or printed something else.
+        """
         try:
-            value = json.loads(line)
-        except ValueError:
-            raise StepFailed(f"{self.name} printed {line[:200]!r} instead of JSON") from None
-        if not isinstance(value, dict):
-            raise StepFailed(f"{self.name} printed {line[:200]!r} instead of a JSON object")
-        return value
+            output, _ = self.process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise StepFailed(f"{self.name} did not end within {timeout_s:g} s") from None
+        if self.process.returncode:
+            raise StepFailed(f"{self.name} ended with exit status {self.process.returncode}: {self._last_words()}")
+        return self._parse(output)
 
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """End it, gently first; returns its exit status. Idempotent."""
@@ -93,6 +101,15 @@ class Actor:
     def tail(self) -> list[str]:
         """The last lines of its log."""
         return self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+
+    def _parse(self, text: bytes) -> dict[str, Any]:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise StepFailed(f"{self.name} printed {text[:200]!r} instead of a JSON object")
+        return value
 
     def _last_words(self) -> str:
         errors = [line for line in self.tail() if line.startswith("error:")]

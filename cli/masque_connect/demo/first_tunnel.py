@@ -1,0 +1,294 @@
+"""The main job, end to end: discovery → DNS through CONNECT-UDP → ping and transfers through CONNECT-IP → clean-up.
+
+Every step uses the public command line in the client's namespace; traffic is made by this process, moved into that
+namespace, so that what is measured is what any program there would get.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+from masque_client.engine.interface import EngineName
+from masque_client.errors import MasqueError
+from masque_client.testing.dns import DEFAULT_RECORDS, Answer, query
+from masque_client.testing.ping import ping
+from masque_client.testing.transfer import TransferResult, download, upload
+from masque_connect.demo import world as w
+from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor, StepFailed
+from masque_connect.demo.interrupts import Interrupts
+from masque_connect.exit_codes import ExitCode
+from masque_connect.render import SCHEMA_VERSION, remark, remarks
+
+MIB = 1 << 20
+BIG_MIB, BIG_MIB_WITH_LOSS, SMALL_MIB = 100, 8, 4
+"""Transfer sizes. A TCP flow under 1 % loss at 40 ms gets a few Mbit/s by its own congestion control: 8 MiB do."""
+PINGS = 20
+DNS_TRIES = 5
+INTERRUPTED = int(ExitCode.INTERRUPTED)
+LOCAL_DNS = ("127.0.0.1", 5353)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user may choose. `loss` in percent and `delay_ms` apply to each direction of the client–proxy path."""
+
+    engine: EngineName = EngineName.AUTO
+    loss: float = 0.0
+    delay_ms: float = 0.0
+    seed: int = 1
+    size_mib: int | None = None
+
+    @property
+    def through_relay(self) -> bool:
+        """Whether the path is impaired at all."""
+        return self.loss > 0 or self.delay_ms > 0
+
+    @property
+    def big_bytes(self) -> int:
+        """Size of the IPv4 transfers."""
+        return MIB * (self.size_mib or (BIG_MIB_WITH_LOSS if self.loss else BIG_MIB))
+
+    @property
+    def small_bytes(self) -> int:
+        """Size of the IPv6 transfers."""
+        return min(self.big_bytes, SMALL_MIB * MIB)
+
+
+def run_first_tunnel(settings: Settings, interrupts: Interrupts) -> dict[str, Any]:
+    """Run the scenario; returns its JSON object. On failure the logs of all processes are shown."""
+    result: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "scenario": "first-tunnel",
+        "ok": False,
+        "engine": str(settings.engine),
+        "loss_percent": settings.loss,
+        "delay_ms": settings.delay_ms,
+        "discovery": {"ok": False},
+        "connect_udp": {"ok": False},
+        "connect_ip": {"ok": False},
+        "ipv6": {"ok": False},
+        "clean": False,
+        "leftovers": [],
+    }
+    before = w.Before.take()
+    try:
+        with w.World(interrupts, through_relay=settings.through_relay) as world:
+            try:
+                _Scenario(world, settings, result).run()
+            except (MasqueError, OSError) as error:
+                result["error"] = str(error)
+                _show_logs(world)
+                remark(f"failed: {error}")
+    finally:
+        result["leftovers"] += before.leftovers()
+    result["clean"] = not result["leftovers"]
+    result["ok"] = all(result[part]["ok"] for part in ("discovery", "connect_udp", "connect_ip", "ipv6"))
+    return result
+
+
+class _Scenario:
+    def __init__(self, world: w.World, settings: Settings, result: dict[str, Any]) -> None:
+        self.world = world
+        self.settings = settings
+        self.result = result
+        self.ca = str(world.directory / "ca" / "ca.pem")
+
+    def run(self) -> None:
+        """All steps in order; each fills in its part of the result."""
+        self._start_servers()
+        self._measure_bare_path()
+        self._discover()
+        self._connect_udp()
+        self._connect_ip()
+        self._end_servers()
+
+    # --- the servers ------------------------------------------------------------------------------------------------
+
+    def _start_servers(self) -> None:
+        world, settings = self.world, self.settings
+        ports = [f"{w.SERVICE_4}:{{}}", f"[{w.SERVICE_6}]:{{}}"]
+        origin = world.start(
+            "origin",
+            world.target,
+            *PYTHON,
+            "masque_client.testing.origin",
+            *(part for listen in (*ports, f"{w.BARE_TARGET}:{{}}") for part in ("--listen", listen.format(8080))),
+            *(part for listen in ports for part in ("--dns", listen.format(53))),
+        )
+        proxy = world.start(
+            "proxy",
+            world.proxy,
+            *PYTHON,
+            "masque_client.testing.proxy",
+            *("--listen", f"{w.PROXY_ADDRESS}:443", "--pvd-listen", f"{w.PROXY_ADDRESS}:443"),
+            *("--name", w.PROXY_NAME, "--ca-dir", str(world.directory / "ca")),
+            *("--pool4", w.POOL_4, "--pool6", w.POOL_6),
+            *(part for route in w.SERVICE_ROUTES for part in ("--route", route)),
+            *("--engine", settings.engine),
+        )
+        origin.next_line()
+        ready = proxy.next_line()
+        self.ca = str(ready.get("ca_file", self.ca))
+        self.result["engine"] = ready.get("engine", self.result["engine"])
+        if settings.through_relay:
+            relay = world.start(
+                "relay",
+                world.router,
+                *PYTHON,
+                "masque_client.testing.relay",
+                *("--listen", f"{w.RELAY_ADDRESS}:443", "--to", f"{w.PROXY_ADDRESS}:443", "--tcp"),
+                *("--loss", str(settings.loss), "--delay", str(settings.delay_ms), "--seed", str(settings.seed)),
+            )
+            relay.next_line()
+        remark(f"client ─ router ─ proxy ─ target are up; engine {self.result['engine']}")
+
+    def _end_servers(self) -> None:
+        for actor in reversed(self.world.actors):
+            self.world.stop(actor)
+        self.result["leftovers"] += self.world.processes_left()
+
+    def _measure_bare_path(self) -> None:
+        if self.settings.through_relay:
+            return  # the relay carries only the proxy's port: there is no bare path to compare with
+        url = w.service_urls()[2]
+        down = self._transfer("bare path, download", download, url, self.settings.big_bytes)
+        up = self._transfer("bare path, upload", upload, url, self.settings.big_bytes)
+        self.result["bare_path"] = {"download_mbit_s": round(down.mbit_s, 1), "upload_mbit_s": round(up.mbit_s, 1)}
+
+    # --- discovery --------------------------------------------------------------------------------------------------
+
+    def _discover(self) -> None:
+        started = time.monotonic()
+        answer = self._masque_connect("discover", "discover", w.PROXY_NAME, "--json", "--ca", self.ca).next_document()
+        protocols = sorted({proxy["protocol"] for proxy in answer.get("proxies", [])})
+        self.result["discovery"] = {
+            "ok": protocols == ["connect-ip", "connect-udp"],
+            "ms": round((time.monotonic() - started) * 1000),
+            "protocols": protocols,
+        }
+        remark(f"discovered at {w.PROXY_NAME}: {', '.join(protocols)}")
+
+    # --- CONNECT-UDP ------------------------------------------------------------------------------------------------
+
+    def _connect_udp(self) -> None:
+        forward = f"{LOCAL_DNS[0]}:{LOCAL_DNS[1]}={w.SERVICE_4}:53"
+        udp = self._masque_connect(
+            "udp", "udp", forward, "--proxy", w.PROXY_NAME, "--json", *("--ca", self.ca, "--engine", self._engine)
+        )
+        udp.next_line()
+        rtts = []
+        with self.world.client.entered():
+            for record_type in ("A", "AAAA", "TXT", "A"):
+                answer, wanted = self._ask(record_type), DEFAULT_RECORDS[w.SERVICE_NAME][record_type]
+                if list(answer.values) != wanted:
+                    raise StepFailed(f"{w.SERVICE_NAME} {record_type} gave {answer.values} instead of {wanted}")
+                rtts.append(round(answer.rtt_s * 1000, 3))
+        status = self.world.stop(udp)
+        if status != INTERRUPTED:
+            raise StepFailed(f"`udp` ended with exit status {status} instead of {INTERRUPTED} (interrupted)")
+        self.result["connect_udp"] = {"ok": True, "rtt_ms": min(rtts), "first_rtt_ms": rtts[0]}
+        remark(
+            f"DNS through CONNECT-UDP: {len(rtts)} answers about {w.SERVICE_NAME}, the fastest in {min(rtts):.1f} ms"
+        )
+
+    def _ask(self, record_type: str) -> Answer:
+        """Ask with the retries that DNS over a lossy path needs."""
+        failure: MasqueError | None = None
+        for _ in range(DNS_TRIES):
+            try:
+                return query(LOCAL_DNS, w.SERVICE_NAME, record_type, timeout_s=2.0)
+            except MasqueError as error:
+                failure = error
+        raise StepFailed(f"no DNS answer through CONNECT-UDP: {failure}")
+
+    # --- CONNECT-IP -------------------------------------------------------------------------------------------------
+
+    def _connect_ip(self) -> None:
+        client = self.world.client
+        before = client.snapshot()
+        up = self._masque_connect(
+            "up", "up", w.PROXY_NAME, "--foreground", "--json", *("--ca", self.ca, "--engine", self._engine)
+        )
+        tunnel = up.next_line()
+        mtu = tunnel["mtu"]["tunnel"]
+        remark(f"CONNECT-IP: {', '.join(tunnel['addresses'])} on {tunnel['interface']}, MTU {mtu}")
+        service_4, service_6, _ = w.service_urls()
+        with client.entered():
+            pings = ping(w.SERVICE_4, count=PINGS)
+        remark(f"ping {w.SERVICE_4}: {pings.received} of {pings.sent} answered, {pings.rtt_ms} ms")
+        if not pings.received:
+            raise StepFailed(f"no ping to {w.SERVICE_4} came back through the tunnel")
+        down = self._transfer("IPv4 download", download, service_4, self.settings.big_bytes)
+        sent = self._transfer("IPv4 upload", upload, service_4, self.settings.big_bytes)
+        self.result["connect_ip"] = {
+            "ok": down.sha256_ok and sent.sha256_ok and pings.received >= pings.sent // 2,
+            "verified": tunnel["verified"],
+            "mtu": mtu,
+            "ping_loss": round(pings.loss, 3),
+            "ping_rtt_ms": pings.rtt_ms,
+            "bytes": self.settings.big_bytes,
+            "download_mbit_s": round(down.mbit_s, 1),
+            "upload_mbit_s": round(sent.mbit_s, 1),
+            "sha256_ok": down.sha256_ok and sent.sha256_ok,
+        }
+        self._ipv6(service_6)
+        status = self.world.stop(up)
+        if status != INTERRUPTED:
+            raise StepFailed(f"`up` ended with exit status {status} instead of {INTERRUPTED} (interrupted)")
+        self.result["leftovers"] += [f"client: {line}" for line in before.difference(client.snapshot())]
+
+    def _ipv6(self, url: str) -> None:
+        with self.world.client.entered():
+            pings = ping(w.SERVICE_6, count=PINGS)
+        down = self._transfer("IPv6 download", download, url, self.settings.small_bytes)
+        sent = self._transfer("IPv6 upload", upload, url, self.settings.small_bytes)
+        self.result["ipv6"] = {
+            "ok": down.sha256_ok and sent.sha256_ok and pings.received >= pings.sent // 2,
+            "ping_loss": round(pings.loss, 3),
+            "bytes": self.settings.small_bytes,
+            "download_mbit_s": round(down.mbit_s, 1),
+            "upload_mbit_s": round(sent.mbit_s, 1),
+            "sha256_ok": down.sha256_ok and sent.sha256_ok,
+        }
+
+    # --- tools ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _engine(self) -> str:
+        return str(self.settings.engine)
+
+    def _masque_connect(self, name: str, *arguments: str) -> Actor:
+        return self.world.start(name, self.world.client, *MASQUE_CONNECT, *arguments)
+
+    def _transfer(self, label: str, transfer: Callable[..., TransferResult], url: str, size: int) -> TransferResult:
+        with _progress(label, size) as report, self.world.client.entered():
+            done = transfer(url, size, report_progress=report)
+        remark(
+            f"{label}: {size // MIB} MiB at {done.mbit_s:.0f} Mbit/s, SHA-256 {'equal' if done.sha256_ok else 'WRONG'}"
+        )
+        return done
+
+
+@contextmanager
+def _progress(label: str, size: int) -> Iterator[Callable[[int], None] | None]:
+    """A bar on stderr while a transfer runs; nothing when stderr is no terminal."""
+    if not remarks.is_terminal:
+        yield None
+        return
+    columns = (f"{label:24}", BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
+    with Progress(*columns, console=remarks, transient=True) as bar:
+        task = bar.add_task(label, total=size)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _show_logs(world: w.World) -> None:
+    for name, lines in world.tails():
+        remark(f"--- last lines of {name}")
+        for line in lines or ["(silent)"]:
+            remark(f"    {line}")

@@ -1,0 +1,117 @@
+"""What can be shown without privilege: discovery and CONNECT-UDP, on loopback, with the public command line."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from masque_client.errors import MasqueError
+from masque_client.testing.dns import DEFAULT_RECORDS, DnsResponder, query
+from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor
+from masque_connect.demo.first_tunnel import Settings
+from masque_connect.demo.interrupts import Interrupts
+from masque_connect.demo.world import SERVICE_NAME
+from masque_connect.render import SCHEMA_VERSION, remark
+
+NAME = "localhost"
+
+
+def run_loopback(settings: Settings, interrupts: Interrupts) -> dict[str, Any]:
+    """Run the scenario; returns its JSON object. CONNECT-IP and IPv6 are reported as skipped, not as failed."""
+    result: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "scenario": "loopback",
+        "ok": False,
+        "engine": str(settings.engine),
+        "discovery": {"ok": False},
+        "connect_udp": {"ok": False},
+        "connect_ip": {"ok": None, "skipped": "needs root, network namespaces and /dev/net/tun"},
+        "ipv6": {"ok": None, "skipped": "needs root, network namespaces and /dev/net/tun"},
+        "clean": False,
+    }
+    actors: list[Actor] = []
+    with _workshop(interrupts, actors) as directory:
+        try:
+            _run(settings, interrupts, actors, directory, result)
+        except MasqueError as error:
+            result["error"] = str(error)
+            for actor in actors:
+                remark(f"--- last lines of {actor.name}")
+                for line in actor.tail() or ["(silent)"]:
+                    remark(f"    {line}")
+    result["ok"] = result["discovery"]["ok"] and result["connect_udp"]["ok"]
+    result["clean"] = all(actor.process.returncode is not None for actor in actors) and not directory.exists()
+    return result
+
+
+@contextmanager
+def _workshop(interrupts: Interrupts, actors: list[Actor]) -> Iterator[Path]:
+    """A directory, gone afterwards; every actor ended before that."""
+    with interrupts.deferred():
+        directory = Path(tempfile.mkdtemp(prefix="masque-demo-"))
+    try:
+        yield directory
+    finally:
+        with interrupts.deferred():
+            for actor in reversed(actors):
+                actor.stop()
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _run(
+    settings: Settings, interrupts: Interrupts, actors: list[Actor], directory: Path, result: dict[str, Any]
+) -> None:
+    def start(name: str, *command: str) -> Actor:
+        with interrupts.deferred():
+            actors.append(Actor(name, (), command, directory))
+        return actors[-1]
+
+    quic, pvd, local = _free_port(socket.SOCK_DGRAM), _free_port(socket.SOCK_STREAM), _free_port(socket.SOCK_DGRAM)
+    with DnsResponder([("127.0.0.1", 0)]) as dns:
+        dns.start()
+        target = dns.addresses[0]
+        proxy = start(
+            "proxy",
+            *PYTHON,
+            "masque_client.testing.proxy",
+            *("--listen", f"127.0.0.1:{quic}", "--pvd-listen", f"127.0.0.1:{pvd}", "--name", NAME),
+            *("--ca-dir", str(directory / "ca"), "--tunnel-types", "udp", "--tun", "none"),
+            *("--allow", "127.0.0.0/8", "--engine", settings.engine),
+        )
+        ready = proxy.next_line()
+        result["engine"] = ready.get("engine", result["engine"])
+        url, ca = f"https://{NAME}:{pvd}/.well-known/pvd", str(ready["ca_file"])
+        started = time.monotonic()
+        found = start("discover", *MASQUE_CONNECT, "discover", url, "--json", "--ca", ca).next_document()
+        protocols = sorted({entry["protocol"] for entry in found["proxies"]})
+        elapsed_ms = round((time.monotonic() - started) * 1000)
+        result["discovery"] = {"ok": protocols == ["connect-udp"], "ms": elapsed_ms, "protocols": protocols}
+        remark(f"discovered at {url}: {', '.join(protocols)}")
+        udp = start(
+            "udp",
+            *MASQUE_CONNECT,
+            *("udp", f"127.0.0.1:{local}={target[0]}:{target[1]}", "--proxy", url, "--json", "--ca", ca),
+            *("--engine", settings.engine),
+        )
+        udp.next_line()
+        first, second = (query(("127.0.0.1", local), SERVICE_NAME) for _ in range(2))
+        rtt_ms = second.rtt_s * 1000
+        result["connect_udp"] = {
+            "ok": list(first.values) == DEFAULT_RECORDS[SERVICE_NAME]["A"],
+            "rtt_ms": round(rtt_ms, 3),
+            "first_rtt_ms": round(first.rtt_s * 1000, 3),
+        }
+        remark(f"DNS through CONNECT-UDP: {SERVICE_NAME} → {', '.join(first.values)} in {rtt_ms:.1f} ms")
+
+
+def _free_port(kind: socket.SocketKind) -> int:
+    """A port of the kernel's choice; ours by the time it is bound again, in all likelihood."""
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
