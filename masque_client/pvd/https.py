@@ -9,6 +9,7 @@ all of these.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import zlib
@@ -185,15 +186,15 @@ class _Gunzip:
 
 
 def _translated(error: Exception, authority: HostPort) -> MasqueError:
+    if isinstance(error, httpx.ConnectTimeout):  # before the causes: a stalled handshake has an SSLWantReadError there
+        return ConnectError(f"{authority} does not answer within {CONNECT_TIMEOUT_S:g} s")
     tls_error = _cause(error, ssl.SSLError)
     if isinstance(tls_error, ssl.SSLCertVerificationError):
         return _certificate_error(tls_error, authority)
     if tls_error is not None:
         return TlsError(f"no TLS connection with {authority}: {_reason(tls_error)}")
-    if isinstance(error, httpx.ConnectTimeout):
-        return ConnectError(f"{authority} does not answer within {CONNECT_TIMEOUT_S:g} s")
     if isinstance(error, (httpx.ConnectError, OSError)):
-        return ConnectError(f"{authority} cannot be reached: {_reason(_cause(error, OSError) or error)}")
+        return ConnectError(f"{authority} cannot be reached: {_system_reason(error)}")
     return PvdError(f"{authority} does not answer in proper HTTP: {_reason(error)}")
 
 
@@ -214,6 +215,16 @@ def _cause(error: BaseException | None, kind: type[_Error]) -> _Error | None:
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error
+
+
+def _system_reason(error: BaseException) -> str:
+    """What the system call said, below the libraries' own words ("all connection attempts failed")."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return _reason(error)
 
 
 def _reason(error: BaseException) -> str:
