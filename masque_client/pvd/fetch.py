@@ -90,7 +90,9 @@ async def fetch_pvd(
         PvdError: it has no document, or one that must not be used.
         ConfigurationError: `tls.ca_file` is unusable.
     """
-    return evaluate(await download(source, tls=tls, options=options), source, options)
+    downloaded = await download(source, tls=tls, options=options)
+    # In a thread: the largest documents take most of a second, and a refresh must not stall a running tunnel.
+    return await asyncio.to_thread(evaluate, downloaded, source, options)
 
 
 async def download(
@@ -112,7 +114,7 @@ async def download(
     raise PvdError(f"{source.url} redirects more than {MAX_REDIRECTS} times")
 
 
-def evaluate(download: Download, source: PvdSource, options: FetchOptions = DEFAULT_OPTIONS) -> PvdDocument:
+def evaluate(downloaded: Download, source: PvdSource, options: FetchOptions = DEFAULT_OPTIONS) -> PvdDocument:
     """Parse a download, and set its proxies aside if a host delivered them that does not speak for the proxy.
 
     RFC 8801 §4.1 lets redirects lead to other hosts; PROXY-CONFIG §6 wants proxy host, identifier and certificate to
@@ -122,9 +124,9 @@ def evaluate(download: Download, source: PvdSource, options: FetchOptions = DEFA
         PvdError: the document is unusable.
     """
     now = options.now()
-    skew = _clock_skew(download)
+    skew = _clock_skew(downloaded)
     document = parse_pvd(
-        download.body, expected_identifier=source.expected_identifier, now=now - skew, policy=options.policy
+        downloaded.body, expected_identifier=source.expected_identifier, now=now - skew, policy=options.policy
     )
     if skew:
         document = replace(
@@ -133,7 +135,9 @@ def evaluate(download: Download, source: PvdSource, options: FetchOptions = DEFA
             warnings=(*document.warnings, f"this machine's clock differs from the server's by {skew}"),
         )
     speaks_for_proxy = {source.expected_identifier, HostPort.of_https_url(source.url).host, *options.trusted_hosts}
-    return document if download.delivered_by in speaks_for_proxy else _without_proxies(document, download.delivered_by)
+    return (
+        document if downloaded.delivered_by in speaks_for_proxy else _without_proxies(document, downloaded.delivered_by)
+    )
 
 
 def _without_proxies(document: PvdDocument, host: str) -> PvdDocument:
@@ -147,11 +151,11 @@ def _without_proxies(document: PvdDocument, host: str) -> PvdDocument:
     )
 
 
-def _clock_skew(download: Download) -> timedelta:
+def _clock_skew(downloaded: Download) -> timedelta:
     """How far we are ahead of the server, when that is too much to compare our clock with its `expires`."""
-    if download.served_at is None:
+    if downloaded.served_at is None:
         return timedelta()
-    skew = download.received_at - download.served_at
+    skew = downloaded.received_at - downloaded.served_at
     return skew if abs(skew) > MAX_CLOCK_DIFFERENCE else timedelta()
 
 
