@@ -86,6 +86,10 @@ class _Quic(QuicConnection):
         assert not self._datagrams_pending
         self._datagrams_pending = items
 
+    def get_timer(self) -> float | None:
+        """The next timer; aioquic cannot be asked before the first packet or after the end."""
+        return super().get_timer() if self._close_at is not None else None
+
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         self.tls._request_client_certificate = self.demands_client_certificate

@@ -213,7 +213,8 @@ class H3Engine(abc.ABC):
         stream = self._streams.get(stream_id)
         if stream is None or not stream.can_send or self._is_closed:
             return len(payloads)
-        limit = self._capacity(stream) - len(prefix)
+        capacity = self._capacity(stream)
+        limit = capacity - len(prefix) if capacity else -1  # without DATAGRAMs not even an empty payload fits
         return self._queue.put(stream.quarter_id + prefix, payloads, limit, now)
 
     def datagram_capacity(self, stream_id: int) -> int:
@@ -377,12 +378,10 @@ class H3Engine(abc.ABC):
                 if getattr(http_event, "push_id", None) is not None:
                     raise h3_rules.push_received()
                 self._on_http_event(http_event)
+            if event.end_stream:
+                self._on_data(stream_id, b"", True)  # unless the library has said so already
         except RemoteProtocolError as error:
             self._punish(error, stream_id)
-            return
-        stream = self._streams.get(stream_id)
-        if event.end_stream and stream is not None and stream.can_receive:
-            self._on_silent_end(stream)
 
     @abc.abstractmethod
     def _on_http_event(self, event: Any) -> None:
@@ -434,16 +433,11 @@ class H3Engine(abc.ABC):
         stream = self._streams.get(stream_id)
         if stream is None or not stream.can_receive:
             return
+        if not stream.has_final_headers:
+            raise h3_rules.incomplete_response()
         self._events.append(DataReceived(stream_id, data, end_stream))
         if end_stream:
             self._close_receiving(stream)
-
-    def _on_silent_end(self, stream: RequestStream) -> None:
-        """The QUIC stream ended and the library said nothing: an end without content, or without a response."""
-        if not stream.has_final_headers:
-            self._punish(h3_rules.incomplete_response(), stream.stream_id)
-        else:
-            self._on_data(stream.stream_id, b"", True)
 
     def _on_stream_reset(self, event: Any, stream_id: int, error_code: int) -> None:
         self._through_h3(event)
