@@ -268,8 +268,11 @@ class H3Engine(abc.ABC):
     def _close(self, error_code: int, reason: str, error: MasqueError | None, *, is_application: bool = True) -> None:
         if self._is_closed:
             return
-        self._quic.close(error_code, None if is_application else CRYPTO_FRAME, reason)
+        self._close_quic(error_code, None if is_application else CRYPTO_FRAME, reason)
         self._finish(ConnectionClosed(error_code, reason, is_application, error))
+
+    def _close_quic(self, error_code: int, frame_type: int | None, reason: str) -> None:
+        self._quic.close(error_code, frame_type, reason)
 
     def _finish(self, event: ConnectionClosed) -> None:
         self._is_closed = True
@@ -326,7 +329,7 @@ class H3Engine(abc.ABC):
         self._events.append(HandshakeCompleted(certificate))
 
     def _refuse_handshake(self, alert: int, reason: str) -> None:
-        self._quic.close(CRYPTO_ERROR + alert, CRYPTO_FRAME, reason)
+        self._close_quic(CRYPTO_ERROR + alert, CRYPTO_FRAME, reason)
         self._on_closing(Closing(Origin.LOCAL, CRYPTO_ERROR + alert, CRYPTO_FRAME, reason))
 
     def _on_connection_id(self, connection_id: bytes, *, issued: bool) -> None:

@@ -186,6 +186,8 @@ class Qh3Engine(H3Engine):
         )
         self._pacer = Pacer(configuration.max_udp_payload)
         self._packets_sent = 0
+        self._now = 0.0
+        self._before_close: list[tuple[bytes, Address]] = []
         self._is_past_handshake = False
         self._amplification = _AmplificationLimit()
         self._largest_received = 0
@@ -195,9 +197,11 @@ class Qh3Engine(H3Engine):
 
     def connect(self, address: Address, now: float) -> None:
         """See `Engine.connect`."""
+        self._now = now
         self._connection.connect(address, now)
 
     def _receive_quic(self, batch: Sequence[ReceivedBuffer], now: float) -> None:
+        self._now = now
         receive = self._connection.receive_gro_buffer
         try:
             for data, segment_size, address in batch:
@@ -213,7 +217,8 @@ class Qh3Engine(H3Engine):
         quic = self._connection
         if not quic.is_started:
             return []
-        transmits: list[tuple[bytes, Address]] = []
+        self._now = now
+        transmits, self._before_close = self._before_close, []
         try:
             transmits += quic.datagrams_to_send(now)
             if self._queue.items:
@@ -246,6 +251,12 @@ class Qh3Engine(H3Engine):
         if self._queue.items and (paced := self._pacer.next_send_time()) is not None:
             return paced if timer is None else min(timer, paced)
         return timer
+
+    def _close_quic(self, error_code: int, frame_type: int | None, reason: str) -> None:
+        """Close; but first say what is due, for qh3 closes in a packet that the peer may need our Finished to read."""
+        if not self._is_past_handshake and self._connection.is_started:
+            self._before_close = self._connection.datagrams_to_send(self._now)
+        super()._close_quic(error_code, frame_type, reason)
 
     def _fail(self, error: QuicConnectionError) -> None:
         """The Rust core is in a state that it did not foresee: nothing can be saved but the process."""
