@@ -1,0 +1,174 @@
+"""How the test proxy may break the rules, or merely be unhelpful, when a test asks for it.
+
+Each fault is a field of `Misbehaviour`; on the command line it is `--misbehave NAME[=VALUE]`, repeatable. What a
+correct client makes of each of them is in the tests of the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from masque_client.http.stream import SessionStream
+from masque_client.protocol.headers import Header
+from masque_client.protocol.session import EventT
+
+MALFORMED_CAPSULE: Final = bytes.fromhex("01070004c000020b18")
+"""An ADDRESS_ASSIGN with bits set beyond its prefix (RFC 9484 §4.7.1)."""
+TRUNCATED_CAPSULE: Final = bytes.fromhex("0006006865")
+"""A DATAGRAM capsule that announces six bytes and has three."""
+HUGE_CAPSULE: Final = bytes.fromhex("0180100001") + bytes(64)
+"""The beginning of an ADDRESS_ASSIGN of one mebibyte and one."""
+UNKNOWN_CAPSULE: Final = bytes.fromhex("170568656c6c6f")
+"""A reserved type: must be skipped (RFC 9297 §5.4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Misbehaviour:
+    """What the proxy does wrong. The default: nothing.
+
+    Connection:
+        no_extended_connect, no_datagram: the SETTING is not advertised.
+        close_after_s: the connection is closed this long after a tunnel opened.
+    Answer to a request:
+        silent: none.
+        informational: this 1xx comes first.
+        refuse: this status instead of a tunnel, with `refuse_headers`.
+        accept_status, accept_headers: instead of 200, and in addition to the usual fields.
+    Open tunnel:
+        capsules: these bytes are sent first, before any correct capsule.
+        end: FIN after them.
+        reset: the stream is reset with this code right after the answer.
+        drop_datagrams: none passes, in either direction.
+        max_payload: larger HTTP Datagrams vanish, in either direction.
+    CONNECT-IP:
+        assign: "unprompted", "requested" (only when asked) or "never".
+        assign_delay_s: ADDRESS_ASSIGN and ROUTE_ADVERTISEMENT come this much later.
+        refuse_family: no addresses of this IP version.
+        withdraw_after_s: an empty ADDRESS_ASSIGN this long after the first.
+        no_routes: ROUTE_ADVERTISEMENT is never sent.
+    PvD document:
+        pvd_status, pvd_type, pvd_body, pvd_headers: served instead of the right ones; see `PvdBehaviour`.
+    """
+
+    no_extended_connect: bool = False
+    no_datagram: bool = False
+    close_after_s: float | None = None
+    silent: bool = False
+    informational: int | None = None
+    refuse: int | None = None
+    refuse_headers: tuple[Header, ...] = ()
+    accept_status: int = 200
+    accept_headers: tuple[Header, ...] = ()
+    capsules: bytes = b""
+    end: bool = False
+    reset: int | None = None
+    drop_datagrams: bool = False
+    max_payload: int | None = None
+    assign: str = "unprompted"
+    assign_delay_s: float = 0.0
+    refuse_family: int | None = None
+    withdraw_after_s: float | None = None
+    no_routes: bool = False
+    pvd_status: int = 200
+    pvd_type: str | None = None
+    pvd_body: bytes | None = None
+    pvd_headers: tuple[tuple[str, str], ...] = ()
+
+
+class FaultyStream(SessionStream[EventT]):
+    """A session stream whose datagrams vanish as `misbehaviour` says."""
+
+    misbehaviour = Misbehaviour()
+
+    def on_datagrams(self, payloads: list[bytes]) -> None:
+        """See `StreamHandler`."""
+        if survivors := [payload for payload in payloads if self._survives(len(payload) - 1)]:
+            super().on_datagrams(survivors)
+
+    def send_payloads(self, payloads: Sequence[bytes]) -> int:
+        """See `SessionStream`."""
+        survivors = [payload for payload in payloads if self._survives(len(payload))]
+        taken = super().send_payloads(survivors)
+        return len(payloads) if taken == len(survivors) else taken
+
+    def _survives(self, size: int) -> bool:
+        limit = self.misbehaviour.max_payload
+        return not self.misbehaviour.drop_datagrams and (limit is None or size <= limit)
+
+
+def parse_misbehaviour(faults: Sequence[str]) -> Misbehaviour:
+    """Read the command line's `NAME[=VALUE]` strings.
+
+    Raises:
+        ValueError: an unknown fault, or a value that is none.
+    """
+    misbehaviour = Misbehaviour()
+    for fault in faults:
+        name, given, value = fault.partition("=")
+        if name in _FLAGS and not given:
+            misbehaviour = replace(misbehaviour, **_FLAGS[name])
+        elif name in _VALUES and given:
+            field, convert = _VALUES[name]
+            converted = convert(value)
+            if isinstance(converted, list):  # repeatable: header fields
+                converted = (*getattr(misbehaviour, field), *converted)
+            misbehaviour = replace(misbehaviour, **{field: converted})
+        else:
+            known = ", ".join([*sorted(_FLAGS), *(f"{name}=…" for name in sorted(_VALUES))])
+            raise ValueError(f"{fault!r} is not a fault; there are {known}")
+    return misbehaviour
+
+
+def _seconds(milliseconds: str) -> float:
+    return float(milliseconds) / 1000
+
+
+def _code(text: str) -> int:
+    return int(text, 0)
+
+
+def _header(text: str) -> list[Header]:
+    name, _, value = text.partition(":")
+    return [(name.strip().lower().encode(), value.strip().encode())]
+
+
+def _text_header(text: str) -> list[tuple[str, str]]:
+    return [(name.decode(), value.decode()) for name, value in _header(text)]
+
+
+_FLAGS: Final[dict[str, dict[str, Any]]] = {
+    "no-extended-connect": {"no_extended_connect": True},
+    "no-datagram": {"no_datagram": True},
+    "silent": {"silent": True},
+    "malformed-capsule": {"capsules": MALFORMED_CAPSULE},
+    "truncated-capsule": {"capsules": TRUNCATED_CAPSULE, "end": True},
+    "huge-capsule": {"capsules": HUGE_CAPSULE},
+    "unknown-capsule": {"capsules": UNKNOWN_CAPSULE},
+    "end": {"end": True},
+    "drop-datagrams": {"drop_datagrams": True},
+    "assign-on-request": {"assign": "requested"},
+    "never-assign": {"assign": "never"},
+    "no-routes": {"no_routes": True},
+}
+_VALUES: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
+    "close-after-ms": ("close_after_s", _seconds),
+    "informational": ("informational", int),
+    "refuse": ("refuse", int),
+    "refuse-header": ("refuse_headers", _header),
+    "accept-status": ("accept_status", int),
+    "accept-header": ("accept_headers", _header),
+    "capsules": ("capsules", bytes.fromhex),
+    "reset": ("reset", _code),
+    "max-payload": ("max_payload", int),
+    "assign-delay-ms": ("assign_delay_s", _seconds),
+    "refuse-family": ("refuse_family", int),
+    "withdraw-after-ms": ("withdraw_after_s", _seconds),
+    "pvd-status": ("pvd_status", int),
+    "pvd-type": ("pvd_type", str),
+    "pvd-body": ("pvd_body", str.encode),
+    "pvd-header": ("pvd_headers", _text_header),
+}
+FAULTS: Final = (*sorted(_FLAGS), *(f"{name}=…" for name in sorted(_VALUES)))
+"""For --help."""

@@ -1,0 +1,213 @@
+"""A MASQUE proxy for demos and tests. Not for production.
+
+It speaks HTTP/3 with CONNECT-UDP (RFC 9298) and CONNECT-IP (RFC 9484), serves its PvD document over HTTPS, and uses the
+same engines, sessions and batches as the client, so that it is not the bottleneck. It can be told to misbehave.
+
+    async with MasqueProxy(configuration) as proxy:     # or: python -m masque_client.testing.proxy --help
+        ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any, Self
+
+from masque_client.engine import create_server_engine, resolve_engine
+from masque_client.engine.interface import Address, Engine, EngineConfiguration, EngineName, TlsConfiguration
+from masque_client.host.interface import HostConfiguration, HostNetwork
+from masque_client.netio.clock import Clock, MonotonicClock
+from masque_client.netio.tun import TunDevice
+from masque_client.protocol.mtu import MAX_UDP_PAYLOAD_OVER_IPV4, inner_max
+from masque_client.protocol.scope import IpPrefix
+from masque_client.protocol.uri_template import DEFAULT_IP_PATH, DEFAULT_UDP_PATH, HTTPS_PORT, IpTemplate, UdpTemplate
+from masque_client.testing.address_pool import AddressPool
+from masque_client.testing.certificates import Credentials
+from masque_client.testing.credentials import Authentication
+from masque_client.testing.ip_router import IpRouter
+from masque_client.testing.misbehave import Misbehaviour
+from masque_client.testing.proxy_requests import RequestServer, Services
+from masque_client.testing.pvd_server import PvdBehaviour, PvdServer, pvd_document
+from masque_client.testing.quic_listener import QuicListener
+from masque_client.testing.udp_target import TargetPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConfiguration:
+    """Everything the proxy is told.
+
+    Attributes:
+        credentials: certificate and key for `name`.
+        listen: UDP addresses for QUIC. The port of the first is that of the templates.
+        name: host name of the proxy, in templates and in the PvD document.
+        pvd_listen: TCP addresses for the PvD document; empty for none.
+        pvd_document: served instead of the one that lists the templates.
+        udp_path, ip_path: path and query of the templates; None does not offer the tunnel type.
+        pools: one IPv4 and one IPv6 prefix, or one of them, to assign addresses from. The TUN device gets the first
+            address of each.
+        routes: what CONNECT-IP clients are told of, and CONNECT-UDP clients may reach.
+        allow: further CONNECT-UDP targets; loopback only works when it is in here.
+        tun: name of the TUN device; None for a control plane only, whose packets are discarded.
+        engine, authentication, misbehaviour: see there.
+        client_ca: with mutual TLS, who signs client certificates.
+        max_udp_payload: of packets to clients; None answers in the size of the client's first packet, which is the
+            size the path is known to carry.
+    """
+
+    credentials: Credentials
+    listen: Sequence[Address]
+    name: str = "localhost"
+    pvd_listen: Sequence[Address] = ()
+    pvd_document: bytes | None = None
+    udp_path: str | None = DEFAULT_UDP_PATH
+    ip_path: str | None = DEFAULT_IP_PATH
+    pools: Sequence[IpPrefix] = ()
+    routes: Sequence[IpPrefix] = ()
+    allow: Sequence[IpPrefix] = ()
+    tun: str | None = None
+    engine: EngineName = EngineName.AUTO
+    authentication: Authentication = field(default_factory=Authentication)
+    client_ca: Path | None = None
+    misbehaviour: Misbehaviour = field(default_factory=Misbehaviour)
+    max_udp_payload: int | None = None
+
+
+class MasqueProxy:
+    """The proxy, running inside `async with`. Leaving takes everything down again.
+
+    Args:
+        host: configures the TUN device; needed when there is one.
+        clock: must agree with the event loop's.
+
+    Raises (from `async with`):
+        MasqueError, OSError: an address is taken, a privilege is missing, a file cannot be used. Nothing remains.
+    """
+
+    def __init__(
+        self, configuration: ProxyConfiguration, host: HostNetwork | None = None, clock: Clock | None = None
+    ) -> None:
+        if configuration.tun is not None and host is None:
+            raise ValueError("a TUN device needs a HostNetwork to configure it")
+        self.configuration = configuration
+        self.engine = resolve_engine(configuration.engine)
+        self.templates: Mapping[str, str] = {}
+        self.pvd: PvdServer
+        self.listener: QuicListener
+        self.tun: TunDevice | None = None
+        self._host = host
+        self._clock = clock or MonotonicClock()
+        self._stack = AsyncExitStack()
+        faults = configuration.misbehaviour
+        mutual = configuration.authentication.scheme == "mtls"
+        self._engine_configuration = EngineConfiguration(
+            is_client=False,
+            tls=TlsConfiguration(
+                ca_file=configuration.client_ca if mutual else None,
+                certificate=configuration.credentials.certificate,
+                key=configuration.credentials.key,
+            ),
+            extended_connect=not faults.no_extended_connect,
+            h3_datagram=not faults.no_datagram,
+        )
+
+    async def __aenter__(self) -> Self:
+        self._create_engine(bytes(8), MAX_UDP_PAYLOAD_OVER_IPV4)  # a certificate that cannot be used fails here
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where QUIC is listened for."""
+        return self.listener.addresses
+
+    async def _start(self) -> None:
+        configuration = self.configuration
+        pools: dict[int, AddressPool] = {prefix.version: AddressPool(prefix) for prefix in configuration.pools}
+        self._open_tun(pools)
+        router = IpRouter(self.tun, self._clock)
+        self._stack.callback(router.close)
+        requests: RequestServer  # known once the port is; no packet is read before this coroutine yields
+        self.listener = QuicListener(
+            configuration.listen,
+            self._create_engine,
+            lambda stream, headers: requests.on_request(stream, headers),
+            self._clock,
+        )
+        self._stack.callback(self.listener.close)
+        services = self._services(pools)
+        requests = RequestServer(services, router, self._clock)
+        self._stack.push_async_callback(requests.close)
+        await self._start_pvd()
+
+    def _services(self, pools: Mapping[int, AddressPool]) -> Services:
+        configuration = self.configuration
+        port = self.addresses[0][1]
+        authority = configuration.name if port == HTTPS_PORT else f"{configuration.name}:{port}"
+        paths = {"connect-udp": configuration.udp_path, "connect-ip": configuration.ip_path}
+        self.templates = {
+            protocol: f"https://{authority}{path}" for protocol, path in paths.items() if path is not None
+        }
+        udp, ip = self.templates.get("connect-udp"), self.templates.get("connect-ip")
+        return Services(
+            name=configuration.name,
+            udp_template=None if udp is None else UdpTemplate.parse(udp),
+            ip_template=None if ip is None else IpTemplate.parse(ip),
+            policy=TargetPolicy(configuration.routes, configuration.allow),
+            routes=configuration.routes,
+            pools=pools,
+            authentication=configuration.authentication,
+            misbehaviour=configuration.misbehaviour,
+        )
+
+    def _create_engine(self, original_id: bytes, first_payload: int) -> Engine:
+        size = self.configuration.max_udp_payload or min(first_payload, MAX_UDP_PAYLOAD_OVER_IPV4)
+        engine_configuration = replace(self._engine_configuration, max_udp_payload=size)
+        return create_server_engine(self.engine, engine_configuration, original_destination_connection_id=original_id)
+
+    def _open_tun(self, pools: Mapping[int, AddressPool]) -> None:
+        """One device for all clients, the pools routed to it. Sessions answer what is too big for their own path."""
+        if self.configuration.tun is None or self._host is None:
+            return
+        self.tun = TunDevice.open(self.configuration.tun)
+        self._stack.callback(self.tun.close)
+        self._stack.callback(self._host.close)
+        self._stack.callback(self._host.restore)
+        self._host.apply(
+            HostConfiguration(
+                device=self.tun.name,
+                mtu=inner_max(self.configuration.max_udp_payload or MAX_UDP_PAYLOAD_OVER_IPV4),
+                addresses=tuple(ip_interface(pool.gateway) for pool in pools.values()),
+                routes=tuple(pool.prefix for pool in pools.values()),
+            )
+        )
+
+    async def _start_pvd(self) -> None:
+        configuration, faults = self.configuration, self.configuration.misbehaviour
+        proxies: list[dict[str, Any]] = [
+            {"protocol": protocol, "proxy": template, "alpn": ["h3"]} for protocol, template in self.templates.items()
+        ]
+        document = configuration.pvd_document or pvd_document(configuration.name, proxies)
+        behaviour = PvdBehaviour(status=faults.pvd_status, body=faults.pvd_body, headers=faults.pvd_headers)
+        if faults.pvd_type is not None:
+            behaviour = replace(behaviour, content_type=faults.pvd_type)
+        self.pvd = PvdServer(document, configuration.credentials, behaviour)
+        self._stack.push_async_callback(self.pvd.close)
+        await self.pvd.start(configuration.pvd_listen)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from masque_client.testing.proxy_command import main
+
+    sys.exit(main())
