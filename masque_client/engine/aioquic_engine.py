@@ -19,7 +19,7 @@ from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.congestion.base import register_congestion_control
 from aioquic.quic.congestion.cubic import CubicCongestionControl
-from aioquic.quic.connection import QuicConnection, QuicConnectionState
+from aioquic.quic.connection import QuicConnection, QuicConnectionError, QuicConnectionState
 from aioquic.quic.packet import QuicTransportParameters, pull_quic_transport_parameters
 from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.recovery import QuicPacketPacer
@@ -146,8 +146,8 @@ class _Quic(QuicConnection):
         return self._remote_max_datagram_frame_size or 0
 
     @property
-    def request_limit(self) -> int:
-        return self._local_max_streams_bidi.value
+    def may_open_request(self) -> bool:
+        return self._local_next_stream_id_bidi // 4 < self._remote_max_streams_bidi
 
     def acknowledge_now(self, now: float) -> None:
         """Send the pending acknowledgement with the next packets instead of 1 ms later."""
@@ -199,6 +199,7 @@ class AioquicEngine(H3Engine):
     """One HTTP/3 connection over aioquic. Make it with `engine.create_client_engine` or `create_server_engine`."""
 
     name = EngineName.AIOQUIC
+    _library_error = QuicConnectionError
 
     def __init__(
         self, configuration: EngineConfiguration, *, original_destination_connection_id: bytes | None = None
@@ -283,8 +284,8 @@ class AioquicEngine(H3Engine):
     def _max_frame(self) -> tuple[int, int]:
         return self._connection.sizes
 
-    def _stream_limit(self) -> int:
-        return self._connection.request_limit
+    def _may_open_request(self) -> bool:
+        return self._connection.may_open_request
 
     def statistics(self) -> EngineStatistics:
         """See `Engine.statistics`."""
@@ -321,10 +322,7 @@ def _quic_configuration(configuration: EngineConfiguration) -> QuicConfiguration
     if configuration.is_client or tls_configuration.ca_file is not None:
         quic.load_verify_locations(cafile=str(trust.ca_bundle(tls_configuration)))
     if tls_configuration.certificate is not None and tls_configuration.key is not None:
-        try:
-            quic.load_cert_chain(tls_configuration.certificate, tls_configuration.key)
-        except ValueError as error:
-            raise ConfigurationError(f"the key {tls_configuration.key} cannot be used: {error}") from error
+        quic.load_cert_chain(tls_configuration.certificate, tls_configuration.key)
     elif not configuration.is_client:
         raise ConfigurationError("a server needs a certificate and a key")
     return quic

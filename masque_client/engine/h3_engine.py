@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from masque_client.engine import h3_rules
 from masque_client.engine.closing import CRYPTO_ERROR, CRYPTO_FRAME, NO_APPLICATION_PROTOCOL, Closing, Origin, explain
@@ -38,7 +38,7 @@ from masque_client.engine.interface import (
     StreamReset,
 )
 from masque_client.engine.trust import pin_mismatch
-from masque_client.errors import LocalProtocolError, MasqueError, RemoteProtocolError
+from masque_client.errors import LocalProtocolError, MasqueError, ProxyRefused, RemoteProtocolError
 from masque_client.protocol.error_codes import H3ErrorCode
 from masque_client.protocol.h3_datagram import encode_quarter_stream_id, parse_h3_datagram
 from masque_client.protocol.mtu import max_http_datagram
@@ -48,6 +48,8 @@ CONNECTION_ID_BYTES = 8
 CONNECTION_WINDOW = 32 * 1024 * 1024
 STREAM_WINDOW = 16 * 1024 * 1024
 """Flow-control windows in bytes: only capsules ride on streams, so they must never be what limits."""
+MAX_REQUESTS = 128
+"""No library allows more requests than this at first; each that closes allows one more (RFC 9000 §4.6)."""
 ALPN = "h3"
 
 
@@ -93,11 +95,13 @@ class H3Engine(abc.ABC):
         self._is_established = False
         self._is_closed = False
         self._datagrams_stray = 0
+        self._requests_seen = 0
         self._pings = 0
 
     # --- what a subclass provides -----------------------------------------------------------------------------------
 
     _quic: QuicConnection
+    _library_error: ClassVar[type[Exception]]
 
     @abc.abstractmethod
     def _create_h3(self) -> H3Layer:
@@ -132,8 +136,8 @@ class H3Engine(abc.ABC):
         """Server with mutual TLS: the TLS alert and reason to refuse the client's certificate with, or None."""
 
     @abc.abstractmethod
-    def _stream_limit(self) -> int:
-        """How many request streams we have allowed the client so far."""
+    def _may_open_request(self) -> bool:
+        """Does the peer's MAX_STREAMS allow one more request now?"""
 
     @abc.abstractmethod
     def connect(self, address: Address, now: float) -> None:
@@ -185,6 +189,8 @@ class H3Engine(abc.ABC):
             raise LocalProtocolError("the peer's SETTINGS do not allow extended CONNECT (RFC 8441 §3)")
         if self._goaway is not None:
             raise LocalProtocolError("the peer sent GOAWAY: no new requests (RFC 9114 §5.2)")
+        if not self._may_open_request():
+            raise ProxyRefused(f"{self._peer_name} allows no more tunnels on this connection")
         stream_id = self._quic.get_next_available_stream_id()
         self._h3.send_headers(stream_id, list(headers))
         self._streams[stream_id] = RequestStream(stream_id, encode_quarter_stream_id(stream_id), is_tunnel)
@@ -368,6 +374,8 @@ class H3Engine(abc.ABC):
             return self._h3.handle_event(event)
         except ValueError as error:  # qh3 lets the parse error of a cut control frame escape
             raise h3_rules.frame_error(str(error)) from error
+        except self._library_error:  # qh3: the connection ended later in the same batch, so we cannot answer
+            return ()
 
     def _on_stream_data(self, stream_id: int, event: Any) -> None:
         """Take stream data through the library's HTTP/3 layer and translate what it finds."""
@@ -419,6 +427,7 @@ class H3Engine(abc.ABC):
             is_tunnel = any(name == b":protocol" for name, _ in headers)
             stream = RequestStream(stream_id, encode_quarter_stream_id(stream_id), is_tunnel, has_final_headers=True)
             self._streams[stream_id] = stream
+            self._requests_seen += 1
         elif stream.has_final_headers:
             if stream.is_tunnel and (stream.is_established or not self._is_client):
                 raise h3_rules.trailers_in_tunnel()
@@ -461,7 +470,7 @@ class H3Engine(abc.ABC):
         stream_id, offset = parse_h3_datagram(data)
         stream = self._streams.get(stream_id)
         if stream is None or not stream.can_receive:
-            if not self._is_client and stream_id // 4 >= self._stream_limit():
+            if not self._is_client and stream_id // 4 >= MAX_REQUESTS + self._requests_seen:
                 raise h3_rules.datagram_beyond_limit(stream_id)
             self._datagrams_stray += 1
         elif not stream.is_tunnel:

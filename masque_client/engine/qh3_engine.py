@@ -108,8 +108,9 @@ class _Quic(QuicConnection):
         return self._remote_max_datagram_frame_size or 0
 
     @property
-    def request_limit(self) -> int:
-        return self.max_concurrent_bidi_streams
+    def may_open_request(self) -> bool:
+        allowed, _, opened, _ = self._require_core().stream_limits
+        return opened < allowed
 
     def snapshot(self) -> tuple[float | None, int, int, int]:
         """`(rtt, packets lost, window, in flight)`."""
@@ -175,6 +176,7 @@ class Qh3Engine(H3Engine):
     """One HTTP/3 connection over qh3. Make it with `engine.create_client_engine` or `create_server_engine`."""
 
     name = EngineName.QH3
+    _library_error = QuicConnectionError
 
     def __init__(
         self, configuration: EngineConfiguration, *, original_destination_connection_id: bytes | None = None
@@ -334,8 +336,8 @@ class Qh3Engine(H3Engine):
     def _max_frame(self) -> tuple[int, int]:
         return self._connection.sizes
 
-    def _stream_limit(self) -> int:
-        return self._connection.request_limit
+    def _may_open_request(self) -> bool:
+        return self._connection.may_open_request
 
     def statistics(self) -> EngineStatistics:
         """See `Engine.statistics`."""
@@ -376,10 +378,7 @@ def _quic_configuration(configuration: EngineConfiguration) -> QuicConfiguration
     if configuration.is_client:
         quic.load_verify_locations(cafile=str(trust.ca_bundle(tls)))
     if tls.certificate is not None and tls.key is not None:
-        try:
-            quic.load_cert_chain(tls.certificate, tls.key)
-        except ValueError as error:
-            raise ConfigurationError(f"the key {tls.key} cannot be used: {error}") from error
+        quic.load_cert_chain(tls.certificate, tls.key)
     elif not configuration.is_client:
         raise ConfigurationError("a server needs a certificate and a key")
     return quic

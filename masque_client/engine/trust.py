@@ -14,7 +14,8 @@ from pathlib import Path
 
 import certifi
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from masque_client.engine.interface import TlsConfiguration
 from masque_client.errors import ConfigurationError, TlsError
@@ -42,24 +43,31 @@ def ca_bundle(tls: TlsConfiguration) -> Path:
 
 
 def check_key_pair(tls: TlsConfiguration) -> None:
-    """Check that certificate and key come together and can be read.
+    """Check that certificate and key come together, can be read and belong together (qh3 panics over a bad key).
 
     Raises:
-        ConfigurationError: one without the other, or an unreadable file.
+        ConfigurationError: they are not, in a sentence that says why.
     """
     if (tls.certificate is None) != (tls.key is None):
         raise ConfigurationError("a certificate needs its key, and a key its certificate")
-    if tls.certificate is not None and tls.key is not None:
-        _require_certificates(tls.certificate)
-        try:
-            tls.key.read_bytes()
-        except OSError as error:
-            raise ConfigurationError(f"the key {tls.key} cannot be read: {error.strerror}") from error
-
-
-def _require_certificates(path: Path) -> None:
+    if tls.certificate is None or tls.key is None:
+        return
+    leaf = _require_certificates(tls.certificate)[0]
     try:
-        x509.load_pem_x509_certificates(path.read_bytes())
+        key = load_pem_private_key(tls.key.read_bytes(), password=None)
+    except OSError as error:
+        raise ConfigurationError(f"the key {tls.key} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigurationError(
+            f"the key {tls.key} cannot be used", hint="keys are PEM files without a password"
+        ) from error
+    if key.public_key() != leaf.public_key():
+        raise ConfigurationError(f"the key {tls.key} does not belong to the certificate {tls.certificate}")
+
+
+def _require_certificates(path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"the certificate file {path} cannot be read: {error.strerror}") from error
     except ValueError as error:

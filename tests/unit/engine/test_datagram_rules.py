@@ -1,4 +1,4 @@
-"""HTTP Datagrams: sizes, the gate, bad and stray ones, queueing (RFC 9221, RFC 9297 §2.1; masque-core.md §6, §15, §19)."""
+"""HTTP Datagrams: sizes, the gate, bad and stray ones, queueing (RFC 9221, RFC 9297 §2.1)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.engine import raw
 from tests.unit.engine.conftest import CONNECT_IP, MakePair, open_tunnel, settle
 
 OVERHEAD = 1 + 8 + 2 + 16 + 1 + 2 + 1
-"""Short header with 8-byte CID and 2-byte number, tag, frame type, Length, Quarter Stream ID: profile P8 less Context ID."""
+"""Short header with 8-byte CID and 2-byte number, tag, frame type, Length, Quarter Stream ID."""
 
 
 @pytest.mark.parametrize("size", [1200, 1350, 1452, 1472])

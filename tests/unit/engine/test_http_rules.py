@@ -1,4 +1,4 @@
-"""What a peer's broken HTTP/3 gets (masque-core.md §19 in the tests' names; RFC 9114, RFC 9220, RFC 9297 §2.1)."""
+"""What a peer's broken HTTP/3 gets (RFC 9114, RFC 9220, RFC 9297 §2.1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from masque_client.engine.interface import (
     StopSendingReceived,
     StreamReset,
 )
-from masque_client.errors import LocalProtocolError, RemoteProtocolError
+from masque_client.errors import LocalProtocolError, ProxyRefused, RemoteProtocolError
 from masque_client.protocol.error_codes import H3ErrorCode
 from tests.sim.link import Pair
 from tests.unit.engine import raw
@@ -331,3 +331,19 @@ def test_clients_trailers_in_a_tunnel(make_pair: MakePair) -> None:
     raw.quic(pair.client).send_stream_data(0, raw.frame(raw.HEADERS, raw.literal(*CONNECT_IP)) + trailers)
     pair.run(for_s=0.3)
     assert pair.server.of_type(ConnectionClosed)[0].error_code == H3ErrorCode.H3_FRAME_UNEXPECTED
+
+
+def test_the_peers_limit_of_requests_is_an_answer_not_a_bug(make_pair: MakePair) -> None:
+    pair = settle(make_pair())
+    opened = 0
+    with pytest.raises(ProxyRefused, match="no more tunnels"):
+        while opened < 200:
+            pair.client.engine.open_request(CONNECT_IP)
+            opened += 1
+    assert 100 <= opened <= 128
+    pair.run(for_s=0.2)
+    assert len(pair.server.of_type(HeadersReceived)) == opened
+    pair.client.engine.reset_stream(0, 0x10C)
+    pair.server.engine.reset_stream(0, 0x10C)
+    pair.run(for_s=0.2)
+    assert open_tunnel(pair) == opened * 4

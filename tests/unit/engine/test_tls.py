@@ -192,8 +192,10 @@ def test_unusable_files(
     client_configuration: EngineConfiguration,
     server_configuration: EngineConfiguration,
     leaf: Credentials,
+    authority: CertificateAuthority,
     tmp_path: Path,
 ) -> None:
+    other = authority.issue([PROXY]).key
     text = tmp_path / "text"
     text.write_text("not a certificate")
     for tls, message in (
@@ -203,6 +205,7 @@ def test_unusable_files(
         (TlsConfiguration(key=leaf.key), "a key its certificate"),
         (TlsConfiguration(certificate=leaf.certificate, key=tmp_path / "none"), "cannot be read"),
         (TlsConfiguration(certificate=leaf.certificate, key=text), "cannot be used"),
+        (TlsConfiguration(certificate=leaf.certificate, key=other), "does not belong"),
         (TlsConfiguration(certificate=text, key=leaf.key), "holds no PEM certificate"),
     ):
         with pytest.raises(ConfigurationError, match=message):
