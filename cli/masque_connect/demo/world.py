@@ -16,12 +16,11 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from masque_client.testing.netns import Lab, Namespace, Snapshot
+from masque_client.testing.netns import Lab, Namespace
 from masque_connect.demo.actors import Actor
 from masque_connect.demo.interrupts import Interrupts
 
@@ -36,28 +35,6 @@ SERVICE_NAME = "origin.masque.test"
 _NETNS_ETC = Path("/etc/netns")
 
 
-@dataclass(frozen=True, slots=True)
-class Before:
-    """What this machine looked like before the world was made."""
-
-    snapshot: Snapshot
-    namespaces: str
-
-    @classmethod
-    def take(cls) -> Self:
-        """Look now."""
-        listing = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
-        return cls(Snapshot.take(), listing.stdout)
-
-    def leftovers(self) -> list[str]:
-        """What is different now, in words; empty when nothing is."""
-        now = Before.take()
-        found = self.snapshot.difference(now.snapshot)
-        if now.namespaces != self.namespaces:
-            found.append(f"network namespaces: {now.namespaces.split()} instead of {self.namespaces.split()}")
-        return found
-
-
 class World:
     """The namespaces, and the processes in them. A context manager; leaving it takes everything down."""
 
@@ -70,6 +47,7 @@ class World:
         self.interrupts = interrupts
         self.through_relay = through_relay
         self.actors: list[Actor] = []
+        self.lab = Lab()
         self.directory: Path
         self._undo = ExitStack()
 
@@ -78,7 +56,7 @@ class World:
             try:
                 self.directory = Path(tempfile.mkdtemp(prefix="masque-demo-"))
                 self._undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
-                self._build(self._undo.enter_context(Lab()))
+                self._build(self._undo.enter_context(self.lab))
                 self._undo.callback(self._stop_all)
             except BaseException:
                 self._undo.close()
@@ -106,6 +84,11 @@ class World:
     def tails(self) -> list[tuple[str, list[str]]]:
         """The last log lines of every process."""
         return [(actor.name, actor.tail()) for actor in self.actors]
+
+    def namespaces_left(self) -> list[str]:
+        """Namespaces of ours that still exist; call after leaving the context."""
+        listing = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
+        return [f"network namespace {line}" for line in listing.stdout.splitlines() if self.lab.suffix in line]
 
     def processes_left(self) -> list[str]:
         """Process ids still in our namespaces; call when every actor should have ended."""
