@@ -241,8 +241,8 @@ class Session(ABC, Generic[EventT]):
         """Strip the Context ID and check; drops are counted."""
 
     def _receive_capsule(self, capsule: Capsule) -> None:
-        """Handle a known capsule other than DATAGRAM."""
-        raise NotImplementedError(f"no handler for known capsule type {capsule.type}")
+        """Handle a capsule of `known_capsules` other than DATAGRAM. Whoever adds one there overrides this."""
+        raise LocalProtocolError(f"the {self.protocol} session knows no capsule of type {capsule.type}")
 
     def _strip_context(self, payload: bytes) -> bytes | None:
         """The road less travelled: a Context ID that is not the single byte 0. Counts what it drops."""

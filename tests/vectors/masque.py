@@ -79,6 +79,8 @@ INVALID_IP_CAPSULES = {
     "TX02 prefix length 33": "01070004c000020b21",
     "TX03 IP version 5": "01070005c000020b20",
     "TX04 entry cut": "01060104c000020b",
+    "address cut": "01040104c000",
+    "range address cut": "030804c0000200c00002",
     "TX05 one byte left over": "01080104c000020b2000",
     "TX06 empty request": "0200",
     "TX07 request id 0": "020700040000000020",

@@ -126,6 +126,7 @@ def test_ping_and_reply(host, target):
     assert icmp.parse_echo_reply(reply[:-1] + b"X") is None  # checksum
     assert icmp.parse_echo_reply(reply[:-1]) is None
     assert icmp.parse_echo_reply(build(host, target, reply[-12:], UDP)) is None
+    assert icmp.parse_echo_reply(build(host, target, reply[-12:-5], reply[9] if ":" not in host else reply[6])) is None
 
 
 def test_reply_to_a_multicast_ping_comes_from_one_address():

@@ -9,6 +9,7 @@ from masque_client.protocol.ip_packet import (
     checksum,
     decrement_ttl,
     parse_ip_header,
+    pseudo_header,
 )
 from tests.unit.protocol.packets import build, extension, fragment, packed
 from tests.vectors import masque
@@ -28,6 +29,14 @@ def test_build_ipv4_vector():
         packed("192.0.2.11"), packed("198.51.100.2"), UDP, V4[20:], identification=0x1234, dont_fragment=True
     )
     assert built == V4
+
+
+def test_pseudo_header_makes_udp_checksums_come_out():
+    for packet in (V4, bytes.fromhex(masque.ICMPV6_NO_ROUTE)[48:]):
+        header = parse_ip_header(packet)
+        assert header is not None
+        upper = packet[header.payload_offset :]
+        assert checksum(pseudo_header(header.source, header.destination, len(upper), UDP) + upper) == 0
 
 
 def test_decrement_ttl_vector():

@@ -1,8 +1,12 @@
 """What all sessions share, shown on CONNECT-UDP, which adds least of its own."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import pytest
 
 from masque_client.errors import AuthenticationRefused, LocalProtocolError, ProxyRefused, RemoteProtocolError
+from masque_client.protocol.capsule import encode_capsule
 from masque_client.protocol.drops import DropReason
 from masque_client.protocol.error_codes import H3ErrorCode
 from masque_client.protocol.session import (
@@ -115,6 +119,8 @@ def test_content_before_the_response_is_a_connection_error():
 
 def test_end_without_an_answer():
     session = requested()
+    session.receive_data(b"", end_stream=False)
+    assert session.next_event() is None
     session.receive_data(b"", end_stream=True)
     assert session.next_event() == SessionClosed(None, "the proxy ended the stream without an answer")
     session = requested()
@@ -198,6 +204,24 @@ def test_close_is_silent_and_final():
     session.close()
     assert session.next_event() is None
     assert session.receive_data(bytes.fromhex(masque.DATAGRAM_HELLO), end_stream=True) == []
+    assert session.next_event() is None
+
+
+def test_a_capsule_type_nobody_handles_is_a_bug_of_ours():
+    class Forgetful(ConnectUdpSession):
+        known_capsules: ClassVar[Mapping[int, int]] = {0x77: 10}
+
+    session = Forgetful(Role.PROXY)
+    session.accept()
+    with pytest.raises(LocalProtocolError, match="119"):
+        session.receive_data(encode_capsule(0x77, b"x"), end_stream=False)
+
+
+def test_the_first_end_counts():
+    session = opened()
+    session.receive_data(b"", end_stream=True)
+    session.receive_stop_sending(0x100)
+    assert session.next_event() == SessionClosed(None, "the peer closed the tunnel")
     assert session.next_event() is None
 
 

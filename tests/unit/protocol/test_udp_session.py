@@ -24,6 +24,8 @@ def test_batch_in_order_with_drops_counted():
 
 def test_encapsulate():
     session = accepted()
+    assert session.encapsulate([b"one", b"two"]) == ([b"one", b"two"], [])
+    assert not session.drops
     result = session.encapsulate([b"", b"one", bytes(MAX_PAYLOAD), bytes(MAX_PAYLOAD + 1)])
     assert [len(payload) for payload in result.send] == [0, 3, MAX_PAYLOAD]
     assert result.replies == []
