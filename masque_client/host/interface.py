@@ -127,7 +127,10 @@ class HostNetwork(Protocol):
         """
 
     def clean_up(self) -> Sequence[str]:
-        """Remove what dead runs left behind and say what it was. Tunnels that are alive keep theirs."""
+        """Remove what dead runs left behind and say what it was; needs no `apply` before.
+
+        A tunnel is alive, and keeps what is its own, while somebody holds its TUN device open.
+        """
 
     def close(self) -> None:
         """Let go of descriptors and threads. It does not restore."""

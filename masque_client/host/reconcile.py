@@ -94,6 +94,8 @@ class ReconcilingNetwork:
         """See `HostNetwork.clean_up`."""
         removed: list[str] = []
         for identity in self._dead_tunnels():
+            if self._identity is not None and identity.slot == self._identity.slot:
+                continue  # our device is gone, but what we hold in force is no leftover: it may be a block
             leftovers = self._observe(identity)
             empty = HostState(link=None)
             removed += [str(change) for change in plan(leftovers, empty)]
