@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from masque_client.engine.interface import Address, ReceivedBuffer
-from masque_client.errors import AddressInUse, ConnectError, LocalProtocolError
+from masque_client.errors import AddressInUse, ConnectError, LocalProtocolError, PrivilegeError
 from masque_client.netio.udp import MAX_SEGMENTS, MAX_TRAIN_BYTES, UdpSocket
 
 LOOPBACKS = ["127.0.0.1", "::1"]
@@ -335,3 +335,27 @@ def test_closing_is_final_and_repeatable(pair: tuple[UdpSocket, UdpSocket]) -> N
         connected.receive_batch()
     with pytest.raises(OSError, match="Bad file descriptor"):
         connected.send_batch([(b"x", ("127.0.0.1", 9))])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a firewall mark needs root (CAP_NET_ADMIN)")
+def test_the_mark_is_on_the_socket() -> None:
+    udp = UdpSocket.connected(("127.0.0.1", 9), mark=0x4D51)
+    with socket.socket(fileno=os.dup(udp.fileno())) as view:
+        assert view.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0x4D51
+    udp.close()
+
+
+def test_a_mark_without_privilege_is_said_plainly() -> None:
+    child = os.fork()
+    if child == 0:  # only this child gives up root
+        code = 1
+        try:
+            if os.geteuid() == 0:
+                os.setgid(65534)
+                os.setuid(65534)
+            UdpSocket.connected(("127.0.0.1", 9), mark=0x4D51)
+        except PrivilegeError:
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
