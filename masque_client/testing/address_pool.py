@@ -26,28 +26,28 @@ class AddressPool:
 
     def lend(self, wanted: IpPrefix | None = None) -> IpAddress | None:
         """One address: `wanted` if that is a single free address of this pool, else any; None when all are lent."""
-        if wanted is not None and wanted.prefixlen == wanted.max_prefixlen and self._is_free(wanted.network_address):
-            self._lent.add(wanted.network_address)
-            return wanted.network_address
-        for address in self._candidates():
-            if address not in self._lent:
-                self._lent.add(address)
-                return address
-        return None
+        address = self._specific(wanted) if wanted is not None else None
+        if address is None:
+            address = next((fresh for fresh in self._fresh if fresh not in self._lent), None)
+        if address is None and self._returned:
+            address = self._returned.popleft()
+        if address is not None:
+            self._lent.add(address)
+        return address
 
     def give_back(self, address: IpAddress) -> None:
         """The client is gone."""
         self._lent.remove(address)
         self._returned.append(address)
 
-    def _candidates(self) -> Iterator[IpAddress]:
-        yield from self._fresh
-        while self._returned:
-            yield self._returned.popleft()
-
-    def _is_free(self, address: IpAddress) -> bool:
+    def _specific(self, wanted: IpPrefix) -> IpAddress | None:
+        address = wanted.network_address
         special = (self.gateway, self.prefix.network_address, self.prefix.broadcast_address)
-        return address in self.prefix and address not in special and address not in self._lent
+        if wanted.prefixlen < wanted.max_prefixlen or address not in self.prefix or address in special:
+            return None
+        if address in self._returned:
+            self._returned.remove(address)
+        return None if address in self._lent else address
 
     def _addresses(self) -> Iterator[IpAddress]:
         """Host addresses, lowest first; the ends of the prefix are left out where they have a meaning."""

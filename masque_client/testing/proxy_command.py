@@ -16,6 +16,7 @@ from typing import Any
 
 from masque_client.engine.interface import Address, EngineName
 from masque_client.errors import MasqueError
+from masque_client.host import system_network
 from masque_client.protocol.scope import IpPrefix
 from masque_client.protocol.uri_template import DEFAULT_IP_PATH, DEFAULT_UDP_PATH
 from masque_client.testing.addresses import format_address, parse_address
@@ -135,7 +136,7 @@ async def _run(configuration: ProxyConfiguration, ready: dict[str, Any]) -> None
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with MasqueProxy(configuration, _host_network(configuration)) as proxy:
+    async with MasqueProxy(configuration, system_network() if configuration.tun else None) as proxy:
         ready = {
             "ready": "proxy",
             "pid": os.getpid(),
@@ -150,14 +151,6 @@ async def _run(configuration: ProxyConfiguration, ready: dict[str, Any]) -> None
         sys.stdout.write(json.dumps(ready) + "\n")
         sys.stdout.flush()
         await stopped.wait()
-
-
-def _host_network(configuration: ProxyConfiguration) -> Any:
-    if configuration.tun is None:
-        return None
-    from masque_client.host.linux.network import LinuxHostNetwork
-
-    return LinuxHostNetwork()
 
 
 def _prefix(text: str) -> IpPrefix:

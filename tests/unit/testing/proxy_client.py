@@ -1,0 +1,124 @@
+"""A MASQUE proxy on loopback and a client connected to it, for the tests of both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, Never
+
+from masque_client.engine.interface import EngineName, TlsConfiguration
+from masque_client.http.connector import ConnectOptions, ProxyConnection, connect
+from masque_client.http.stream import SessionStream
+from masque_client.protocol.connect import ip_request_headers, udp_request_headers
+from masque_client.protocol.headers import Headers
+from masque_client.protocol.ip_session import ConnectIpSession
+from masque_client.protocol.session import Role
+from masque_client.protocol.udp_session import ConnectUdpSession
+from masque_client.protocol.uri_template import IpTemplate, UdpTemplate
+from masque_client.testing.certificates import CertificateAuthority
+from masque_client.testing.misbehave import parse_misbehaviour
+from masque_client.testing.proxy import MasqueProxy, ProxyConfiguration
+
+TIMEOUT_S = 10.0
+POOLS = [ip_network("10.89.0.0/29"), ip_network("fd89::/64")]
+ROUTES = [ip_network("10.80.0.0/24"), ip_network("fd80::/64")]
+ALLOW = [ip_network("127.0.0.0/8"), ip_network("::1/128")]
+
+
+class Bench:
+    """A running proxy and how to reach it."""
+
+    def __init__(self, proxy: MasqueProxy, ca_file: Path, engine: EngineName) -> None:
+        self.proxy = proxy
+        self.ca_file = ca_file
+        self.engine = engine
+        self.connections: list[ProxyConnection] = []
+
+    async def connect(self, tls: TlsConfiguration | None = None) -> ProxyConnection:
+        options = ConnectOptions(engine=self.engine, tls=tls or TlsConfiguration(ca_file=self.ca_file))
+        host, port = self.proxy.addresses[0]
+        connection = await connect(host, port, options)
+        self.connections.append(connection)
+        return connection
+
+    async def open_udp(
+        self, host: str, port: int, headers: Headers = (), connection: ProxyConnection | None = None
+    ) -> Tunnel:
+        template = UdpTemplate.parse(self.proxy.templates["connect-udp"])
+        tunnel = Tunnel(ConnectUdpSession(Role.CLIENT))
+        connection = connection or await self.connect()
+        await tunnel.stream.open(connection.http, udp_request_headers(template.expand(host, port), headers))
+        return tunnel
+
+    async def open_ip(
+        self, target: str = "*", headers: Headers = (), connection: ProxyConnection | None = None
+    ) -> Tunnel:
+        template = IpTemplate.parse(self.proxy.templates["connect-ip"])
+        tunnel = Tunnel(ConnectIpSession(Role.CLIENT))
+        connection = connection or await self.connect()
+        await tunnel.stream.open(connection.http, ip_request_headers(template.expand(target), headers))
+        return tunnel
+
+
+class Tunnel:
+    """A client's session with its payloads and events in queues."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.payloads: asyncio.Queue[bytes] = asyncio.Queue()
+        self.events: asyncio.Queue[Any] = asyncio.Queue()
+        self.stream: SessionStream[Never] = SessionStream(
+            session, on_payloads=self._on_payloads, on_event=self.events.put_nowait
+        )
+
+    def send(self, *payloads: bytes) -> None:
+        self.stream.send_payloads(payloads)
+        self.stream.flush()
+
+    async def payload(self) -> bytes:
+        return await asyncio.wait_for(self.payloads.get(), TIMEOUT_S)
+
+    async def event(self, kind: type) -> Any:
+        """The next event of `kind`; others before it are skipped."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while not isinstance(event := await self.events.get(), kind):
+                pass
+            return event
+
+    async def ended(self) -> Exception | None:
+        return await asyncio.wait_for(self.stream.wait_closed(), TIMEOUT_S)
+
+    def _on_payloads(self, payloads: list[bytes]) -> None:
+        for payload in payloads:
+            self.payloads.put_nowait(payload)
+
+
+@asynccontextmanager
+async def bench(
+    authority: CertificateAuthority, engine: EngineName = EngineName.AUTO, *faults: str, **configuration: Any
+) -> AsyncIterator[Bench]:
+    """A proxy on a free port of 127.0.0.1, control plane only, with `faults`."""
+    configuration = {
+        "listen": [("127.0.0.1", 0)],
+        "name": "127.0.0.1",
+        "pools": POOLS,
+        "routes": ROUTES,
+        "allow": ALLOW,
+        **configuration,
+    }
+    proxy_configuration = ProxyConfiguration(
+        credentials=authority.issue(["127.0.0.1", "::1", "localhost"]),
+        engine=engine,
+        misbehaviour=parse_misbehaviour(faults),
+        **configuration,
+    )
+    async with MasqueProxy(proxy_configuration) as proxy:
+        running = Bench(proxy, authority.ca_file, engine)
+        try:
+            yield running
+        finally:
+            for connection in running.connections:
+                connection.close()
