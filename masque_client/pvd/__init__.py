@@ -4,7 +4,8 @@
     fetch     HTTPS, bounded and verified    -> the bytes of the document
     model     strict parse                   -> `PvdDocument`, or `PvdError`
     match     pure ordered rules             -> which proxies one destination may use
-    discover  the four in one call           -> `Discovery`, for the tunnel manager and the command line
+    cache     downloads kept between runs    -> the same document without a fetch, never beyond its expiry
+    discover  all of it in one call          -> `Discovery`, for the tunnel manager and the command line
 
 A document is information, never an order to proxy: it can only narrow what local policy already allows.
 Sources: RFC 8801 (the object and how it is fetched), draft-ietf-intarea-proxy-config-14 (`proxies`, `proxy-match`),

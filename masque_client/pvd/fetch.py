@@ -19,7 +19,7 @@ from urllib.parse import urljoin
 from masque_client.engine.interface import TlsConfiguration
 from masque_client.errors import ConfigurationError, PvdError, PvdUnavailable, TimedOut
 from masque_client.pvd.https import HttpsResponse, Resolve, client_ssl_context, https_get, resolve_system
-from masque_client.pvd.model import PvdDocument, parse_pvd
+from masque_client.pvd.model import MAX_LIFETIME, PvdDocument, parse_pvd
 from masque_client.pvd.names import HostPort
 from masque_client.pvd.policy import DEFAULT_POLICY, ParsePolicy
 from masque_client.pvd.proxies import is_unreachable_literal
@@ -119,6 +119,7 @@ def evaluate(downloaded: Download, source: PvdSource, options: FetchOptions = DE
 
     RFC 8801 §4.1 lets redirects lead to other hosts; PROXY-CONFIG §6 wants proxy host, identifier and certificate to
     agree. So such a document counts, but not its proxies and rules, unless `options.trusted_hosts` names the host.
+    Its lifetime counts from when it was received, so that a download that was stored meanwhile gains nothing.
 
     Raises:
         PvdError: the document is unusable.
@@ -128,16 +129,15 @@ def evaluate(downloaded: Download, source: PvdSource, options: FetchOptions = DE
     document = parse_pvd(
         downloaded.body, expected_identifier=source.expected_identifier, now=now - skew, policy=options.policy
     )
-    if skew:
-        document = replace(
-            document,
-            usable_until=document.usable_until + skew,
-            warnings=(*document.warnings, f"this machine's clock differs from the server's by {skew}"),
-        )
+    usable_until = min(document.usable_until + skew, downloaded.received_at + MAX_LIFETIME)
+    if usable_until <= now:
+        raise PvdError(f"the PvD document was received too long ago, at {downloaded.received_at.isoformat()}")
+    warnings = (f"this machine's clock differs from the server's by {skew}",) if skew else ()
+    document = replace(document, usable_until=usable_until, warnings=(*document.warnings, *warnings))
     speaks_for_proxy = {source.expected_identifier, HostPort.of_https_url(source.url).host, *options.trusted_hosts}
-    return (
-        document if downloaded.delivered_by in speaks_for_proxy else _without_proxies(document, downloaded.delivered_by)
-    )
+    if downloaded.delivered_by not in speaks_for_proxy:
+        return _without_proxies(document, downloaded.delivered_by)
+    return document
 
 
 def _without_proxies(document: PvdDocument, host: str) -> PvdDocument:

@@ -3,28 +3,26 @@
 Pure: no clock, no resolver, no network. The first rule in the document's order that matches the destination and can
 be acted on decides; identifier-less proxies come after all rules, as the catch-all.
 
-Rules are compiled once into sets of rule numbers held as integers (bit i is rule i): one per domain name, network and
-port interval. A destination then costs a few dictionary look-ups and bitwise operations, whatever the number of rules.
+Rules are compiled once (`rule_index`); a destination then costs microseconds, whatever their number.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
+from masque_client.errors import ConfigurationError
 from masque_client.pvd.names import IpAddress, canonical_name, parse_address, unmapped
 from masque_client.pvd.proxies import ProxyProtocol, PvdProxy
-from masque_client.pvd.rules import IpNetwork, ProxyRule
+from masque_client.pvd.rule_index import RuleIndex, members, rule_set
+from masque_client.pvd.rules import ProxyRule
 
 PREFERRED_ALPN = ("h3", "h2", "http/1.1")
 """The HTTP versions we speak, best first."""
 
 Group = tuple[PvdProxy, ...]
-
-_Key = TypeVar("_Key", str, int)
 
 
 class FlowKind(StrEnum):
@@ -58,7 +56,7 @@ class Flow:
         port: None for protocols without ports.
 
     Raises:
-        ConfigurationError: the host is neither a name nor an address.
+        ConfigurationError: the host is neither a name nor an address, or the port is none.
     """
 
     kind: FlowKind
@@ -71,6 +69,8 @@ class Flow:
         literal = parse_address(host.removeprefix("[").removesuffix("]")) if host else None
         if literal is not None:
             host, ips = None, (literal, *ips)
+        if self.port is not None and not 0 <= self.port <= 65_535:
+            raise ConfigurationError(f"{self.port} is not a port")
         object.__setattr__(self, "host", canonical_name(host) if host else None)
         object.__setattr__(self, "ips", tuple(unmapped(ip) for ip in ips))
 
@@ -154,7 +154,7 @@ class Matcher:
     ) -> None:
         self._rules = tuple(rules)
         self._policy = policy or AllowAll()
-        self._index = _RuleIndex(self._rules)
+        self._index = RuleIndex(self._rules)
         self._identifiers = {proxy.identifier for proxy in proxies}
         usable = list(proxies)
         if known_proxy is not None and _location(known_proxy) not in map(_location, proxies):
@@ -168,7 +168,7 @@ class Matcher:
         """Which proxies this destination may use."""
         if not self._policy.wants_proxy(flow):
             return Selection(Verdict.LOCAL_DENY)
-        for number in _members(self._index.matching(flow) & self._decisive[flow.kind]):
+        for number in members(self._index.matching(flow.host, flow.ips, flow.port) & self._decisive[flow.kind]):
             rule = self._rules[number]
             if not rule.proxies:
                 return Selection(Verdict.EXCLUDED, rule=rule)
@@ -193,7 +193,7 @@ class Matcher:
         return selection, (*steps, Step(None, "decides" if found else f"no proxy takes any {flow.kind} traffic"))
 
     def _why_not(self, number: int, flow: Flow) -> str:
-        if mismatch := self._index.mismatch(number, flow):
+        if mismatch := self._index.mismatch(number, flow.host, flow.ips, flow.port):
             return mismatch
         identifiers = self._rules[number].proxies
         if self._identifiers.isdisjoint(identifiers):
@@ -205,7 +205,7 @@ class Matcher:
     def _decisive_rules(self, kind: FlowKind) -> int:
         """Rules that may decide for this kind; the others "do not match", and the next rule is asked."""
         groups = self._groups[kind]
-        return _rule_set(
+        return rule_set(
             i for i, rule in enumerate(self._rules) if not rule.proxies or any(p in groups for p in rule.proxies)
         )
 
@@ -240,133 +240,3 @@ def _groups(proxies: Iterable[PvdProxy], kind: FlowKind) -> dict[str, Group]:
         if proxy.identifier is not None and carries(proxy, kind):
             groups[proxy.identifier] = (*groups.get(proxy.identifier, ()), proxy)
     return groups
-
-
-# --- the index --------------------------------------------------------------------------------------------------------
-
-
-class _RuleIndex:
-    """Sets of rules by destination property. A rule without a property is in that property's `_any` set."""
-
-    def __init__(self, rules: Sequence[ProxyRule]) -> None:
-        self._any_host = _rule_set(i for i, rule in enumerate(rules) if rule.domains is None)
-        self._any_address = _rule_set(i for i, rule in enumerate(rules) if rule.subnets is None)
-        self._any_port = _rule_set(i for i, rule in enumerate(rules) if rule.ports is None)
-        self._exact: dict[str, int] = {}
-        self._below: dict[str, int] = {}
-        self._networks: dict[tuple[int, int], dict[int, int]] = {}
-        for number, rule in enumerate(rules):
-            self._add_domains(number, rule)
-            for network in rule.subnets or ():
-                by_bits = self._networks.setdefault(_shift(network), {})
-                _add(by_bits, int(network.network_address) >> _shift(network)[1], number)
-        self._port_starts, self._port_sets = _port_intervals(rules)
-
-    def matching(self, flow: Flow) -> int:
-        """Rules all of whose present properties match."""
-        return self._by_host(flow) & self._by_address(flow) & self._by_port(flow)
-
-    def mismatch(self, number: int, flow: Flow) -> str:
-        """Why a rule is not in `matching`, or an empty string."""
-        if not self._by_host(flow) >> number & 1:
-            return "none of its domains" if flow.host else "needs a host name"
-        if not self._by_address(flow) >> number & 1:
-            return "none of its subnets" if flow.ips else "needs an address, and none is known"
-        if not self._by_port(flow) >> number & 1:
-            return "needs a port" if flow.port is None else "none of its ports"
-        return ""
-
-    def _add_domains(self, number: int, rule: ProxyRule) -> None:
-        for pattern in rule.domains or ():
-            _add(self._below if pattern.is_wildcard else self._exact, pattern.name, number)
-
-    def _by_host(self, flow: Flow) -> int:
-        if flow.host is None:
-            return self._any_host
-        found = self._any_host | self._exact.get(flow.host, 0)
-        return _union(found, (self._below.get(suffix, 0) for suffix in _suffixes(flow.host)))
-
-    def _by_address(self, flow: Flow) -> int:
-        found = self._any_address
-        for ip in flow.ips:
-            bits = int(ip)
-            for (version, shift), networks in self._networks.items():
-                if version == ip.version:
-                    found |= networks.get(bits >> shift, 0)
-        return found
-
-    def _by_port(self, flow: Flow) -> int:
-        if flow.port is None:
-            return self._any_port
-        return self._any_port | self._port_sets[bisect_right(self._port_starts, flow.port) - 1]
-
-
-def _suffixes(name: str) -> Iterator[str]:
-    """The name and every name above it, by label."""
-    while True:
-        yield name
-        _, dot, name = name.partition(".")
-        if not dot:
-            return
-
-
-def _shift(network: IpNetwork) -> tuple[int, int]:
-    return network.version, network.max_prefixlen - network.prefixlen
-
-
-def _port_intervals(rules: Sequence[ProxyRule]) -> tuple[list[int], list[int]]:
-    """Cut the ports where any range begins or ends: the starts of the intervals, and the rules within each."""
-    begins: dict[int, list[int]] = {0: []}
-    ends: dict[int, list[int]] = {}
-    for number, rule in enumerate(rules):
-        for low, high in _disjoint(rule):
-            begins.setdefault(low, []).append(number)
-            ends.setdefault(high + 1, []).append(number)
-    starts = sorted(begins.keys() | ends.keys())
-    sets = []
-    current = 0
-    for start in starts:
-        # A rule's ranges neither touch nor overlap, so each rule begins or ends here at most once, never both.
-        current ^= _rule_set(ends.get(start, ()))
-        current ^= _rule_set(begins.get(start, ()))
-        sets.append(current)
-    return starts, sets
-
-
-def _disjoint(rule: ProxyRule) -> Iterator[tuple[int, int]]:
-    """The rule's port ranges in ascending order, touching and overlapping ones joined."""
-    pending: tuple[int, int] | None = None
-    for low, high in sorted((ports.low, ports.high) for ports in rule.ports or ()):
-        if pending is not None and low <= pending[1] + 1:
-            pending = pending[0], max(pending[1], high)
-            continue
-        if pending is not None:
-            yield pending
-        pending = low, high
-    if pending is not None:
-        yield pending
-
-
-# --- sets of rule numbers, as integers --------------------------------------------------------------------------------
-
-
-def _rule_set(numbers: Iterable[int]) -> int:
-    return _union(0, (1 << number for number in numbers))
-
-
-def _union(rules: int, more: Iterable[int]) -> int:
-    for other in more:
-        rules |= other
-    return rules
-
-
-def _add(sets: dict[_Key, int], key: _Key, number: int) -> None:
-    sets[key] = sets.get(key, 0) | 1 << number
-
-
-def _members(rules: int) -> Iterator[int]:
-    """Rule numbers in ascending order."""
-    while rules:
-        lowest = rules & -rules
-        yield lowest.bit_length() - 1
-        rules ^= lowest

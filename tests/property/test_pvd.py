@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from masque_client.errors import ConfigurationError, PvdError
@@ -22,6 +22,10 @@ from masque_client.pvd.source import PvdSource
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 HOST = "masque.example.net"
+
+
+# The same examples every time, and no time limit for one: a busy machine is no bug.
+quick = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 
 
 def parse(body: bytes) -> PvdDocument | None:
@@ -60,16 +64,19 @@ JSON_VALUES = st.recursive(
 ENTRIES = st.lists(st.dictionaries(KEYS, TEXTS | st.lists(TEXTS, max_size=3) | JSON_VALUES, max_size=6), max_size=4)
 
 
+@quick
 @given(st.binary(max_size=200))
 def test_any_bytes_parse_or_are_refused(body: bytes) -> None:
     parse(body)
 
 
+@quick
 @given(JSON_VALUES)
 def test_any_json_parses_or_is_refused(value: Any) -> None:
     parse(json.dumps(value).encode())
 
 
+@quick
 @given(ENTRIES, ENTRIES, st.dictionaries(KEYS | st.text(max_size=5), JSON_VALUES, max_size=4))
 def test_bad_entries_never_spoil_the_document(proxies: Any, rules: Any, extra: dict[str, Any]) -> None:
     members = {"identifier": HOST, "expires": "2026-12-01T00:00:00Z", "prefixes": []}
@@ -90,6 +97,7 @@ SMALL_PARSERS: list[Callable[[str], object]] = [
 ]
 
 
+@quick
 @given(st.text(max_size=40) | st.from_regex(r"[a-z*.:\[\]0-9/@#{}%-]{0,40}"))
 def test_small_parsers_raise_nothing_else(text: str) -> None:
     for parser in SMALL_PARSERS:
@@ -104,6 +112,7 @@ def test_small_parsers_raise_nothing_else(text: str) -> None:
             pass
 
 
+@quick
 @given(st.text(max_size=40))
 def test_canonical_names_stay_as_they_are(text: str) -> None:
     try:
@@ -113,6 +122,7 @@ def test_canonical_names_stay_as_they_are(text: str) -> None:
     assert canonical_name(name) == canonical_name(name + ".") == name
 
 
+@quick
 @given(st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30), timezones=st.just(UTC)))
 def test_date_times_survive_a_round_trip(moment: datetime) -> None:
     assert parse_date_time(moment.isoformat()) == moment
@@ -193,6 +203,7 @@ def plainly_select(proxies: list[PvdProxy], rules: list[ProxyRule], flow: Flow) 
     return Selection(Verdict.PROXY, (free,)) if free else Selection(Verdict.NO_MATCH)
 
 
+@quick
 @given(PROXIES, RULES, FLOWS)
 def test_the_first_matching_rule_wins(proxies: list[PvdProxy], rules: list[ProxyRule], flow: Flow) -> None:
     matcher = Matcher(proxies, rules)
@@ -205,6 +216,7 @@ def test_the_first_matching_rule_wins(proxies: list[PvdProxy], rules: list[Proxy
     assert [step.reason for step in steps].count("decides") == (selection.verdict is not Verdict.NO_MATCH)
 
 
+@quick
 @given(PROXIES, RULES, RULES, FLOWS)
 def test_rules_after_the_deciding_one_change_nothing(
     proxies: list[PvdProxy], rules: list[ProxyRule], more: list[ProxyRule], flow: Flow
@@ -214,6 +226,7 @@ def test_rules_after_the_deciding_one_change_nothing(
         assert Matcher(proxies, rules + more).select(flow) == decided
 
 
+@quick
 @given(PROXIES, RULES, FLOWS, st.data())
 def test_a_rule_of_unknown_proxies_changes_nothing(
     proxies: list[PvdProxy], rules: list[ProxyRule], flow: Flow, data: st.DataObject

@@ -113,7 +113,7 @@ def test_a_dead_address_is_followed_by_the_next(authority: CertificateAuthority,
     host = HttpsHost([GOOD])
 
     async def resolve(name: str, port: int) -> list[tuple[str, int]]:
-        return [("::1", unused), *await host.resolve(name, port)]
+        return [("127.0.0.1", unused), *await host.resolve(name, port)]
 
     async def serve_and_fetch() -> PvdDocument:
         async with host.serving(credentials):

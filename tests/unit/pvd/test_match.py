@@ -171,6 +171,12 @@ def test_a_destination_that_is_none_is_refused(host: str) -> None:
         Flow(TCP, host)
 
 
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_a_port_that_is_none_is_refused(port: int) -> None:
+    with pytest.raises(ConfigurationError):
+        Flow(TCP, "a.example", port=port)
+
+
 def test_flows_print_for_people() -> None:
     assert str(flow(TCP, "A.example.")) == "tcp a.example port 443"
     assert str(flow(IP, "[2001:db8::1]", None)) == "ip 2001:db8::1"
