@@ -66,7 +66,8 @@ def test_ipv6_never_hears_of_less_than_1280():
     error = compose_error(large(HOST6, TARGET6), Problem.TOO_BIG, mtu=1000)
     assert error is not None
     assert error[44:48] == (1280).to_bytes(4)
-    assert compose_error(build(HOST6, TARGET6), Problem.TOO_BIG, mtu=20) is None
+    assert compose_error(build(HOST6, TARGET6, bytes(1240)), Problem.TOO_BIG, mtu=1000) is None
+    assert compose_error(build(HOST6, TARGET6, bytes(1241)), Problem.TOO_BIG, mtu=1000) is not None
 
 
 @pytest.mark.parametrize("kind", [3, 4, 5, 11, 12])

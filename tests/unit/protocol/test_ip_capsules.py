@@ -126,6 +126,7 @@ def test_rejection_is_all_zeros_with_full_length(prefix, is_rejection):
         ("192.0.2.0/24", "192.0.2.1"),
         ("2001:db8::a/128", "2001:db8::a"),
         ("2001:db8::/96", "2001:db8::1"),
+        ("2001:db8::/65", "2001:db8::1"),
         ("2001:db8::/64", "2001:db8::dead:beef"),
         ("2001:db8::/48", "2001:db8::dead:beef"),
         ("0.0.0.0/0", None),

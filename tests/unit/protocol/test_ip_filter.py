@@ -178,6 +178,17 @@ def test_new_routes_replace_remembered_verdicts():
     assert outbound(packets, packet).send == [packet]
 
 
+@pytest.mark.parametrize(("mine", "theirs"), [(ME4, THEM4), (ME6, THEM6)])
+def test_the_second_packet_of_a_flow_is_only_looked_up(mine, theirs, monkeypatch):
+    packets = client()
+    packet, answer = build(mine, theirs), build(theirs, mine)
+    packets.filter_outbound([packet], 1500, 0.0)
+    packets.filter_inbound([b"\0" + answer], lambda _: None)
+    monkeypatch.setattr(ip_filter, "parse_ip_header", lambda _: pytest.fail("a known flow was judged again"))
+    assert packets.filter_outbound([packet], len(packet), 0.0).send == [packet]
+    assert packets.filter_inbound([b"\0" + answer], lambda _: None) == [answer]
+
+
 def test_remembered_verdicts_are_bounded(monkeypatch):
     monkeypatch.setattr(ip_filter, "MAX_FLOWS", 50)
     packets = client()

@@ -74,8 +74,10 @@ def test_early_datagrams_are_bounded_in_number():
 
 def test_early_datagrams_are_bounded_in_bytes():
     session = requested()
-    session.receive_datagrams([b"\0" + bytes(40_000), b"\0" + bytes(40_000), HELLO])
-    assert [len(payload) for payload in session.receive_headers(OK, end_stream=False)] == [40_000, 5]
+    session.receive_datagrams([b"\0" + bytes(65_527), b"\0" + bytes(8), HELLO, b"\0"])
+    # 65,528 bytes with the Context ID leave 8: 9 are too many, 6 fit, and then 1 more.
+    assert [len(payload) for payload in session.receive_headers(OK, end_stream=False)] == [65_527, 5, 0]
+    assert session.drops == {DropReason.EARLY_OVERFLOW: 1}
 
 
 def test_early_datagrams_are_forgotten_on_refusal():
