@@ -80,9 +80,9 @@ def answers(*datagrams: bytes) -> list[bytes]:
         long(packet_type=2),
         long(0),
         b"\xc0\0\0\0\1\x08short",
-        b"\xff" * 1300,
+        (b"\xc0\0\0\0\1\x04four\x08sourceid").ljust(1200, b"\0"),
     ],
-    ids=["one byte", "unknown id", "small", "small, unknown", "handshake", "negotiation", "cut", "impossible lengths"],
+    ids=["one byte", "unknown id", "small", "small, unknown", "handshake", "negotiation", "cut", "short id"],
 )
 def test_what_is_ignored(datagram: bytes) -> None:
     assert answers(datagram) == []
