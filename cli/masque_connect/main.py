@@ -20,9 +20,14 @@ from masque_connect.exit_codes import ExitCode, exit_code_for
 def entry_point() -> NoReturn:
     """The console script."""
     # Until a command installs its own handling, a signal just ends us: nothing has been changed yet.
-    signal.signal(signal.SIGINT, _leave)
-    signal.signal(signal.SIGTERM, _leave)
-    sys.exit(main(sys.argv[1:]))
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:
+        report("interrupted", "what the command had set up was undone")
+        code = ExitCode.INTERRUPTED
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -67,9 +72,6 @@ def _run(options: argparse.Namespace) -> int:
             logging.getLogger(__name__).exception("the command failed")
         report(str(error), error.hint)
         return exit_code_for(error)
-    except KeyboardInterrupt:
-        report("interrupted", "what the command had set up was undone")
-        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         return ExitCode.OK  # the reader of our output has what it wanted
     except Exception as error:
@@ -84,8 +86,8 @@ def report(error: str, hint: str) -> None:
     print(f"error: {error}\nhint: {hint}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(ExitCode.INTERRUPTED)
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 class _Version(argparse.Action):

@@ -100,6 +100,7 @@ class ConnectIpTunnel:
         self._forwarder: Forwarder
 
     async def __aenter__(self) -> Self:
+        self._stack.callback(self._host.close)
         try:
             await self._connect()
             await self._wait_addresses()
@@ -205,6 +206,8 @@ class ConnectIpTunnel:
             closed.cancel()
 
     def _configure_host(self) -> None:
+        for leftover in self._host.clean_up():
+            logger.warning("removed what a dead run had left: %s", leftover)
         self._tun = TunDevice.open(self._options.interface)
         self._stack.callback(self._tun.close)
         self._stack.callback(self._host.restore)

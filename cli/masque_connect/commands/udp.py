@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import ipaddress
 from contextlib import AsyncExitStack
 from typing import Any
 
 from masque_client.engine.interface import Address
-from masque_client.errors import ConfigurationError, MasqueError
+from masque_client.errors import ConfigurationError, MasqueError, concerns_whole_proxy
 from masque_client.http.connector import ConnectOptions, ProxyConnection
-from masque_client.netio.clock import MonotonicClock
+from masque_client.netio.clock import Clock, MonotonicClock
 from masque_client.protocol.uri_template import UdpTemplate
 from masque_client.sockets.port_forwarder import Forward, PortForwarder
 from masque_client.tunnel.proxies import connect_first, udp_proxies
 from masque_connect import options as shared
 from masque_connect.render import SCHEMA_VERSION, Live, print_json_line, rates, remark
 from masque_connect.running import run_until_signal
+
+REMARK_INTERVAL_S = 5.0
+"""Of the flows that end badly, one is reported this often; the others are counted."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,7 +51,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> int:
-    """Forward until interrupted or until the proxy goes away."""
+    """Forward until interrupted, or until the proxy goes away or proves to be of no use."""
     forwards = [parse_forward(text, allow_any=options.listen_anywhere) for text in options.forwards]
     return run_until_signal(_run(options, forwards))
 
@@ -59,9 +63,10 @@ async def _run(options: argparse.Namespace, forwards: list[Forward]) -> int:
             await udp_proxies(options.proxy, tls), ConnectOptions(engine=options.engine, tls=tls), clock
         )
         stack.callback(proxy.close)
+        failures = _Failures(clock)
         ports: list[PortForwarder] = []
         for forward in forwards:
-            port = PortForwarder(forward, proxy.http, template, clock, extra_headers=headers, on_error=_flow_ended)
+            port = PortForwarder(forward, proxy.http, template, clock, extra_headers=headers, on_error=failures.add)
             stack.push_async_callback(port.close)
             ports.append(port)
             target = _show((forward.host, forward.port))
@@ -70,7 +75,7 @@ async def _run(options: argparse.Namespace, forwards: list[Forward]) -> int:
             print_json_line(_describe(proxy, template, ports))
         remark(f"ready ({proxy.http.engine.name}, {proxy.address[0]}); stop with Ctrl-C")
         with Live() as live:
-            await _watch(proxy, ports, live)
+            await _watch(proxy, ports, failures, live)
     return 0
 
 
@@ -89,21 +94,42 @@ def _describe(proxy: ProxyConnection, template: UdpTemplate, ports: list[PortFor
     }
 
 
-def _flow_ended(error: MasqueError) -> None:
-    remark(f"a flow ended: {error} ({error.hint})")
+class _Failures:
+    """What becomes of the errors that end flows: the command ends when `fatal` is set, the others are remarks."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.fatal: asyncio.Future[MasqueError] = asyncio.get_running_loop().create_future()
+        self._clock = clock
+        self._silent_until = 0.0
+        self._unsaid = 0
+
+    def add(self, error: MasqueError) -> None:
+        if concerns_whole_proxy(error):
+            if not self.fatal.done():
+                self.fatal.set_result(error)
+        elif self._clock.now() < self._silent_until:
+            self._unsaid += 1
+        else:
+            others = f"; {self._unsaid} others before it" if self._unsaid else ""
+            remark(f"a flow ended: {error} ({error.hint}){others}")
+            self._silent_until, self._unsaid = self._clock.now() + REMARK_INTERVAL_S, 0
 
 
-async def _watch(proxy: ProxyConnection, ports: list[PortForwarder], live: Live) -> None:
-    """Refresh the live line every second until the connection is gone; then raise why."""
+async def _watch(proxy: ProxyConnection, ports: list[PortForwarder], failures: _Failures, live: Live) -> None:
+    """Refresh the live line every second until the connection, or our hope in it, is gone; then raise why."""
+    closed = asyncio.ensure_future(proxy.http.wait_closed())
     sent = received = 0
-    while proxy.http.closed is None:
-        now_sent = sum(port.statistics.bytes_out for port in ports)
-        now_received = sum(port.statistics.bytes_in for port in ports)
-        flows = sum(len(port.flows) for port in ports)
-        live.update(f"{flows} flows  {rates(now_sent - sent, now_received - received, proxy.http.statistics())}")
-        sent, received = now_sent, now_received
-        await proxy.http.wait_closed(timeout_s=1.0)
-    raise proxy.http.closed_error()
+    try:
+        while not closed.done() and not failures.fatal.done():
+            now_sent = sum(port.statistics.bytes_out for port in ports)
+            now_received = sum(port.statistics.bytes_in for port in ports)
+            flows = sum(len(port.flows) for port in ports)
+            live.update(f"{flows} flows  {rates(now_sent - sent, now_received - received, proxy.http.statistics())}")
+            sent, received = now_sent, now_received
+            await asyncio.wait([closed, failures.fatal], timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        closed.cancel()
+    raise failures.fatal.result() if failures.fatal.done() else proxy.http.closed_error()
 
 
 def parse_forward(text: str, *, allow_any: bool) -> Forward:

@@ -13,7 +13,7 @@ from masque_connect.running import run_until_signal
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_cancels_and_the_clean_up_finishes(number: signal.Signals) -> None:
-    undone = []
+    undone: list[str] = []
 
     async def command() -> None:
         try:
