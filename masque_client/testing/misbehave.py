@@ -78,9 +78,14 @@ class Misbehaviour:
 
 
 class FaultyStream(SessionStream[EventT]):
-    """A session stream whose datagrams vanish as `misbehaviour` says."""
+    """A session stream whose datagrams vanish as `misbehaviour` says. Slower, so only made when it is needed."""
 
     misbehaviour = Misbehaviour()
+
+    @classmethod
+    def wanted(cls, misbehaviour: Misbehaviour) -> bool:
+        """Whether datagrams are to vanish at all; if not, a plain `SessionStream` does."""
+        return misbehaviour.drop_datagrams or misbehaviour.max_payload is not None
 
     def on_datagrams(self, payloads: list[bytes]) -> None:
         """See `StreamHandler`."""

@@ -16,6 +16,7 @@ from typing import Any, Never
 from masque_client.engine.interface import Headers
 from masque_client.errors import ConfigurationError, MasqueError, RemoteProtocolError
 from masque_client.http.connection import RequestStream, StreamHandler
+from masque_client.http.stream import SessionStream
 from masque_client.netio.clock import Clock
 from masque_client.protocol.connect import (
     CONNECT_IP,
@@ -26,14 +27,14 @@ from masque_client.protocol.connect import (
     refuse_headers,
 )
 from masque_client.protocol.headers import Header
-from masque_client.protocol.ip_session import AddressesAssigned, AddressesRequested, ConnectIpSession, RoutesAdvertised
+from masque_client.protocol.ip_session import ConnectIpSession
 from masque_client.protocol.scope import IpPrefix, IpScope, UdpTarget
 from masque_client.protocol.session import EventT, Role
 from masque_client.protocol.udp_session import ConnectUdpSession
 from masque_client.protocol.uri_template import IpTemplate, UdpTemplate
 from masque_client.testing.address_pool import AddressPool
 from masque_client.testing.credentials import Authentication
-from masque_client.testing.ip_client import IpClient, routes_in_scope
+from masque_client.testing.ip_client import IpClient, IpTunnel, routes_in_scope
 from masque_client.testing.ip_router import IpRouter
 from masque_client.testing.misbehave import FaultyStream, Misbehaviour
 from masque_client.testing.udp_target import TargetPolicy, TargetRefused, UdpTargetFlow
@@ -67,6 +68,7 @@ class RequestServer:
     def __init__(self, services: Services, router: IpRouter, clock: Clock) -> None:
         self._services = services
         self._misbehaviour = services.misbehaviour
+        self._stream_class = FaultyStream if FaultyStream.wanted(services.misbehaviour) else SessionStream
         self._router = router
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
@@ -121,7 +123,7 @@ class RequestServer:
                 self._start(self._serve_udp(self._new_udp_tunnel(stream), target))
             else:
                 scope = IpScope.parse(values.get("target"), values.get("ipproto"))
-                self._start(self._serve_ip(stream, scope))
+                self._start(self._serve_ip(*self._new_ip_tunnel(stream), scope))
         except ConfigurationError as error:
             self._refuse(stream, TargetRefused(str(error), status=400, error="http_request_error"))
 
@@ -146,13 +148,13 @@ class RequestServer:
 
     # --- CONNECT-UDP ------------------------------------------------------------------------------------------------
 
-    def _new_udp_tunnel(self, stream: RequestStream) -> FaultyStream[Never]:
-        tunnel: FaultyStream[Never] = FaultyStream(
+    def _new_udp_tunnel(self, stream: RequestStream) -> SessionStream[Never]:
+        tunnel: SessionStream[Never] = self._stream_class(
             ConnectUdpSession(Role.PROXY), on_payloads=lambda payloads: None, on_event=lambda event: None
         )
         return self._take_over(tunnel, stream)
 
-    async def _serve_udp(self, tunnel: FaultyStream[Never], target: UdpTarget) -> None:
+    async def _serve_udp(self, tunnel: SessionStream[Never], target: UdpTarget) -> None:
         try:
             address = (await self._services.policy.resolve(target.host))[0]
             flow = UdpTargetFlow((str(address), target.port), tunnel)
@@ -173,14 +175,14 @@ class RequestServer:
 
     # --- CONNECT-IP -------------------------------------------------------------------------------------------------
 
-    async def _serve_ip(self, stream: RequestStream, scope: IpScope) -> None:
+    def _new_ip_tunnel(self, stream: RequestStream) -> tuple[IpTunnel, IpClient]:
         session = ConnectIpSession(Role.PROXY)
         client = IpClient(session, self._services.pools, self._router, self._misbehaviour)
-        tunnel: FaultyStream[AddressesAssigned | AddressesRequested | RoutesAdvertised] = FaultyStream(
-            session, on_payloads=self._router.deliver, on_event=client.on_event
-        )
+        tunnel: IpTunnel = self._stream_class(session, on_payloads=self._router.deliver, on_event=client.on_event)
         tunnel.on_writable_again = lambda: self._router.resume(tunnel)
-        self._take_over(tunnel, stream)
+        return self._take_over(tunnel, stream), client
+
+    async def _serve_ip(self, tunnel: IpTunnel, client: IpClient, scope: IpScope) -> None:
         try:
             routes = await routes_in_scope(scope, self._services.routes, self._services.policy)
         except TargetRefused as error:
@@ -197,19 +199,20 @@ class RequestServer:
 
     # --- both -------------------------------------------------------------------------------------------------------
 
-    def _take_over(self, tunnel: FaultyStream[EventT], stream: RequestStream) -> FaultyStream[EventT]:
+    def _take_over(self, tunnel: SessionStream[EventT], stream: RequestStream) -> SessionStream[EventT]:
         """From now on the tunnel hears what happens on the stream; before it is accepted the session keeps it."""
-        tunnel.misbehaviour = self._misbehaviour
+        if isinstance(tunnel, FaultyStream):
+            tunnel.misbehaviour = self._misbehaviour
         tunnel.stream = stream
         stream.connection.handlers[stream.stream_id] = tunnel
         return tunnel
 
-    def _refuse_tunnel(self, tunnel: FaultyStream[Any], error: TargetRefused) -> None:
+    def _refuse_tunnel(self, tunnel: SessionStream[Any], error: TargetRefused) -> None:
         if tunnel.stream is not None and not tunnel.is_closed:
             tunnel.session.close()
             self._refuse(tunnel.stream, error)
 
-    def _accept(self, tunnel: FaultyStream[Any]) -> None:
+    def _accept(self, tunnel: SessionStream[Any]) -> None:
         """Send the 2xx, then whatever `misbehaviour` puts behind it."""
         stream, faults = tunnel.stream, self._misbehaviour
         assert stream is not None

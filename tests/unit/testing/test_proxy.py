@@ -27,14 +27,16 @@ from masque_client.errors import (
     ProxyRefused,
     TlsError,
 )
-from masque_client.protocol.ip_capsules import ANY_IPV4, ANY_IPV6, RequestedAddress
-from masque_client.protocol.ip_session import AddressesAssigned, RoutesAdvertised
-from masque_client.protocol.uri_template import RequestTarget
+from masque_client.protocol.connect import ip_request_headers
+from masque_client.protocol.ip_capsules import ANY_IPV4, ANY_IPV6, RequestedAddress, encode_address_request
+from masque_client.protocol.ip_session import AddressesAssigned, ConnectIpSession, RoutesAdvertised
+from masque_client.protocol.session import Role
+from masque_client.protocol.uri_template import IpTemplate, RequestTarget
 from masque_client.testing.certificates import CertificateAuthority
 from masque_client.testing.credentials import Authentication
 from masque_client.testing.dns import DnsResponder
 from masque_client.testing.proxy import MasqueProxy, ProxyConfiguration
-from tests.unit.testing.proxy_client import POOLS, TIMEOUT_S, Bench, bench
+from tests.unit.testing.proxy_client import POOLS, TIMEOUT_S, Bench, Tunnel, bench
 
 ENGINES = [EngineName.AIOQUIC, EngineName.QH3]
 Scenario = Callable[[Bench], Awaitable[None]]
@@ -248,6 +250,21 @@ def test_scope_narrows_the_routes_or_is_refused(run: Run) -> None:
             await running.open_ip("198.51.100.0/24")
 
     run(scenario)
+
+
+def test_capsules_that_overtake_the_answer_are_kept(run: Run) -> None:
+    async def scenario(running: Bench) -> None:
+        connection = await running.connect()
+        tunnel = Tunnel(ConnectIpSession(Role.CLIENT))
+        template = IpTemplate.parse(running.proxy.templates["connect-ip"])
+        stream = connection.http.open_request(ip_request_headers(template.expand("localhost")), tunnel.stream)
+        tunnel.stream.stream = stream
+        stream.send_data(encode_address_request([RequestedAddress(9, ANY_IPV4)]))
+        connection.http.flush()
+        assigned = await tunnel.event(AddressesAssigned)
+        assert [entry.request_id for entry in assigned.addresses] == [9]
+
+    run(scenario, "assign-on-request", routes=[ip_network("127.0.0.0/8"), ip_network("::1/128")])
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
