@@ -200,6 +200,7 @@ class AioquicEngine(H3Engine):
 
     name = EngineName.AIOQUIC
     _library_error = QuicConnectionError
+    _datagram_event = quic_events.DatagramFrameReceived
 
     def __init__(
         self, configuration: EngineConfiguration, *, original_destination_connection_id: bytes | None = None
@@ -239,8 +240,6 @@ class AioquicEngine(H3Engine):
 
     def _on_quic_event(self, event: Any) -> None:
         match event:
-            case quic_events.DatagramFrameReceived():
-                self._on_datagram(event.data)
             case quic_events.StreamDataReceived():
                 self._on_stream_data(event.stream_id, event)
             case quic_events.StreamReset():

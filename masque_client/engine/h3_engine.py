@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import abc
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from masque_client.engine import h3_rules
 from masque_client.engine.closing import CRYPTO_ERROR, CRYPTO_FRAME, NO_APPLICATION_PROTOCOL, Closing, Origin, explain
@@ -76,6 +76,14 @@ class H3Layer(Protocol):
     def send_data(self, stream_id: int, data: bytes, end_stream: bool) -> None: ...  # noqa: D102
 
 
+class DatagramRun(NamedTuple):
+    """Consecutive HTTP Datagrams of one stream: varints are prefix-free, so equal first bytes mean the same stream."""
+
+    prefix: bytes
+    offset: int
+    append: Callable[[bytes], None]
+
+
 class H3Engine(abc.ABC):
     """An `Engine` over HTTP/3, less the library. See the module docstring for what a subclass does."""
 
@@ -102,6 +110,8 @@ class H3Engine(abc.ABC):
 
     _quic: QuicConnection
     _library_error: ClassVar[type[Exception]]
+    _datagram_event: ClassVar[Any]
+    """The library's event that a DATAGRAM frame arrived."""
 
     @abc.abstractmethod
     def _create_h3(self) -> H3Layer:
@@ -163,20 +173,28 @@ class H3Engine(abc.ABC):
         self._collect()
 
     def _collect(self) -> None:
-        """Translate what the library has to say."""
-        quic = self._quic
-        while (event := quic.next_event()) is not None:
-            if not self._is_closed:
-                try:
+        """Translate what the library has to say; runs of datagrams of one stream become one event."""
+        next_event, datagram_event = self._quic.next_event, self._datagram_event
+        run: DatagramRun | None = None
+        while (event := next_event()) is not None:
+            if self._is_closed:
+                continue
+            try:
+                if type(event) is not datagram_event:
+                    run = None
                     self._on_quic_event(event)
-                except RemoteProtocolError as error:
-                    self._punish(error)
+                elif run is not None and event.data.startswith(run.prefix):
+                    run.append(event.data[run.offset :])
+                else:
+                    run = self._on_datagram(event.data)
+            except RemoteProtocolError as error:
+                self._punish(error)
         if not self._is_closed and (closing := self._closing()) is not None:
             self._on_closing(closing)
 
     @abc.abstractmethod
     def _on_quic_event(self, event: Any) -> None:
-        """Hand one of the library's events to the `_on_…` method for it."""
+        """Hand one of the library's other events to the `_on_…` method for it."""
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
@@ -466,21 +484,21 @@ class H3Engine(abc.ABC):
             self._events.append(StopSendingReceived(stream_id, error_code))
             self._close_sending(stream)
 
-    def _on_datagram(self, data: bytes) -> None:
+    def _on_datagram(self, data: bytes) -> DatagramRun | None:
+        """Judge one HTTP Datagram; the returned run takes further ones that start with the same bytes."""
         stream_id, offset = parse_h3_datagram(data)
         stream = self._streams.get(stream_id)
         if stream is None or not stream.can_receive:
             if not self._is_client and stream_id // 4 >= MAX_REQUESTS + self._requests_seen:
                 raise h3_rules.datagram_beyond_limit(stream_id)
             self._datagrams_stray += 1
-        elif not stream.is_tunnel:
+            return None
+        if not stream.is_tunnel:
             self._punish(h3_rules.datagram_without_meaning(), stream_id)
-        else:
-            last = self._events[-1] if self._events else None
-            if type(last) is DatagramsReceived and last.stream_id == stream_id:
-                last.payloads.append(data[offset:])
-            else:
-                self._events.append(DatagramsReceived(stream_id, [data[offset:]]))
+            return None
+        payloads = [data[offset:]]
+        self._events.append(DatagramsReceived(stream_id, payloads))
+        return DatagramRun(data[:offset], offset, payloads.append)
 
     def _close_sending(self, stream: RequestStream) -> None:
         stream.can_send = False

@@ -23,6 +23,7 @@ from qh3.h3 import events as h3_events
 from qh3.quic import events as quic_events
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection, QuicConnectionError
+from qh3.quic.packet import QuicErrorCode
 
 from masque_client.engine import h3_rules, trust
 from masque_client.engine.closing import Closing, Origin
@@ -48,16 +49,36 @@ _DATAGRAM_OVERHEAD = 1 + CONNECTION_ID_BYTES + 2 + 16 + 3
 class _Quic(QuicConnection):
     """qh3's connection, opened up. Every private attribute of qh3's that we touch is touched here."""
 
-    # qh3 parses each packet again for a log that is off; without these hooks it would only be slower.
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        """As in qh3, which in addition parses each packet again for a log that is off."""
+        if self._core is None:
+            return []
+        poll, transmits = self._core.poll_transmit, []
+        try:
+            while (transmit := poll(now)) is not None:
+                transmits.append((transmit[0], transmit[1]))
+        except RuntimeError as error:
+            raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, None, str(error)) from error
+        return transmits
 
-    def _log_datagram(self, event: str, data: bytes) -> None:
-        pass
+    def receive_train(self, data: bytes, segment_size: int, address: Address, now: float) -> None:
+        """A GRO buffer; after the handshake without slicing it for that log."""
+        if self._core is None or not self._handshake_complete:
+            self.receive_gro_buffer(data, segment_size, address, now)
+            return
+        self._call_core(self._core.receive_gro_buffer, data, segment_size, address, now)
+        self._drain_core()
 
-    def _log_packet(self, event: str, data: bytes, length: int | None = None) -> None:
-        pass
-
-    def _log_packets(self, event: str, data: bytes) -> None:
-        pass
+    def hand_over(self, waiting: deque[bytes], room: int, tokens: float) -> int:
+        """Take datagrams from the front while `room` and `tokens`, in bytes, last; returns the bytes used."""
+        send, take, used = self._require_core().send_datagram, waiting.popleft, 0
+        while waiting and used < tokens:
+            cost = len(waiting[0]) + _DATAGRAM_OVERHEAD
+            if used + cost > room:
+                break
+            send(take())
+            used += cost
+        return used
 
     def _create_core(self, remote_addr: Any, initial_dcid: bytes, now: float) -> None:
         # A server's core counts the first packet and not the UDP payload around it against the limit of RFC 9000 §8.1,
@@ -177,6 +198,7 @@ class Qh3Engine(H3Engine):
 
     name = EngineName.QH3
     _library_error = QuicConnectionError
+    _datagram_event = quic_events.DatagramFrameReceived
 
     def __init__(
         self, configuration: EngineConfiguration, *, original_destination_connection_id: bytes | None = None
@@ -204,7 +226,7 @@ class Qh3Engine(H3Engine):
 
     def _receive_quic(self, batch: Sequence[ReceivedBuffer], now: float) -> None:
         self._now = now
-        receive = self._connection.receive_gro_buffer
+        receive = self._connection.receive_train
         try:
             for data, segment_size, address in batch:
                 if data:
@@ -235,17 +257,9 @@ class Qh3Engine(H3Engine):
 
     def _hand_over(self, now: float) -> None:
         """Give qh3 the datagrams that congestion window and pacer let leave now."""
-        quic, waiting, pacer = self._connection, self._queue.items, self._pacer
+        quic, pacer = self._connection, self._pacer
         pacer.update(*quic.window_and_rtt, now)
-        room, tokens = quic.room, pacer.tokens
-        send, take, spent = quic.send_datagram_frame, waiting.popleft, 0
-        while waiting and spent < tokens:
-            cost = len(waiting[0]) + _DATAGRAM_OVERHEAD
-            if spent + cost > room:
-                break
-            send(take())
-            spent += cost
-        pacer.spend(spent)
+        pacer.spend(quic.hand_over(self._queue.items, quic.room, pacer.tokens))
 
     def next_timeout(self) -> float | None:
         """See `Engine.next_timeout`."""
@@ -286,8 +300,6 @@ class Qh3Engine(H3Engine):
 
     def _on_quic_event(self, event: Any) -> None:
         match event:
-            case quic_events.DatagramFrameReceived():
-                self._on_datagram(event.data)
             case quic_events.StreamDataReceived():
                 self._on_stream_data(event.stream_id, event)
             case quic_events.StreamReset():
