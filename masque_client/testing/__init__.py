@@ -9,4 +9,8 @@ production: the proxy trusts its configuration, keeps its CA key unencrypted on 
     origin         an HTTP origin for transfers, with digests;  transfer: its measuring client
     dns            a small DNS responder and a measuring query
     relay, link    a UDP relay that loses, delays, reorders and limits, from a seed
+    netns, ping    network namespaces for labs, and a ping to use in them
+
+The proxy's parts: quic_listener (many connections on one socket), proxy_requests (judging and serving), udp_target,
+ip_client, ip_router and address_pool (what is behind a tunnel), credentials, misbehave (every fault).
 """
