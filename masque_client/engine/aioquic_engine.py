@@ -70,6 +70,10 @@ class _BurstPacer(QuicPacketPacer):
         assert self.packet_time is not None
         self.bucket_max = max(self.bucket_max, BURST_S, BURST_PACKETS * self.packet_time)
 
+    def next_send_time(self, now: float) -> float | None:  # type: ignore[override]  # aioquic's returns None, too
+        waits = super().next_send_time(now) is not None
+        return now + self.bucket_max / 2 if waits else None
+
 
 class _Quic(QuicConnection):
     """aioquic's connection, opened up. Every private attribute of aioquic's that we touch is touched here."""
@@ -148,12 +152,6 @@ class _Quic(QuicConnection):
     @property
     def may_open_request(self) -> bool:
         return self._local_next_stream_id_bidi // 4 < self._remote_max_streams_bidi
-
-    def acknowledge_now(self, now: float) -> None:
-        """Send the pending acknowledgement with the next packets instead of 1 ms later."""
-        for space in self._spaces.values():
-            if space.ack_at is not None and space.ack_at > now:
-                space.ack_at = now
 
     def snapshot(self) -> tuple[float | None, int, int, int, int]:
         """`(rtt, packets sent, packets lost, window, in flight)`."""

@@ -105,6 +105,7 @@ class H3Engine(abc.ABC):
         self._datagrams_stray = 0
         self._requests_seen = 0
         self._pings = 0
+        self._frame_at_last_send = (0, 0)
 
     # --- what a subclass provides -----------------------------------------------------------------------------------
 
@@ -249,11 +250,14 @@ class H3Engine(abc.ABC):
     def _capacity(self, stream: RequestStream) -> int:
         if self._settings is None or not self._settings.h3_datagram:
             return 0  # D-11: both SETTINGS and the transport parameter, or no DATAGRAM frames at all
+        return self._max_content(quarter_id_length=len(stream.quarter_id))
+
+    def _max_content(self, *, quarter_id_length: int) -> int:
         udp_payload, connection_id_length = self._max_frame()
         return max_http_datagram(
             udp_payload,
             connection_id_length=connection_id_length,
-            quarter_stream_id_length=len(stream.quarter_id),
+            quarter_stream_id_length=quarter_id_length,
             peer_max_datagram_frame_size=self._peer_max_datagram_frame(),
         )
 
@@ -317,6 +321,9 @@ class H3Engine(abc.ABC):
         """See `Engine.datagrams_to_send`."""
         queue = self._queue
         queue.expire(now)
+        if queue.items and (frame := self._max_frame()) != self._frame_at_last_send:
+            self._frame_at_last_send = frame
+            queue.discard_larger_than(self._max_content(quarter_id_length=0))
         transmits = self._send_quic(now)
         queue.settle()
         return transmits

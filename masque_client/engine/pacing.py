@@ -48,7 +48,7 @@ class Pacer:
         self._tokens -= sent_bytes
 
     def next_send_time(self) -> float | None:
-        """When a packet may leave again, or None when a packet may leave now."""
+        """When half a burst may leave again (a timer per batch, not per packet), or None when a packet may now."""
         if self._rate is None or self._tokens > 0:
             return None
-        return self._filled_at + (self._packet_size - self._tokens) / self._rate
+        return self._filled_at + (self._burst / 2 - self._tokens) / self._rate

@@ -7,6 +7,7 @@ What qh3 2.1 does differently from what its interface suggests, found by running
 - A DATAGRAM that does not fit a packet makes every later `datagrams_to_send` fail; sizes are checked before.
 - Initials are padded to 1280 bytes whatever the packet size. We pad the UDP payload up to it, behind the last packet,
   which receivers discard (RFC 9000 §12.2), so that the handshake proves the path carries full packets.
+- A lost first flight makes it fall to 1200-byte packets for good; we repeat that flight ourselves (`_FirstFlight`).
 - Path MTU discovery stays off: it would change the packet size behind our back; sizes are chosen above us.
 - Without a max_datagram_frame_size a client advertises 65536: 0 has to be said to say nothing.
 - Its server cannot ask for client certificates, and miscounts the anti-amplification limit (see `_create_core`).
@@ -36,9 +37,10 @@ from masque_client.engine.interface import (
     EngineStatistics,
     ReceivedBuffer,
 )
-from masque_client.engine.pacing import Pacer
+from masque_client.engine.pacing import BURST_S, Pacer
 from masque_client.errors import ConfigurationError, ConnectionLost, RemoteProtocolError
 
+_PACING_SLACK_S = BURST_S / 2
 _IDLE_TIMEOUT = "Idle timeout"
 _INITIAL_MASK, _INITIAL_BITS = 0xF0, 0xC0
 """First byte of a version 1 Initial, below header protection (RFC 9000 §17.2)."""
@@ -60,6 +62,14 @@ class _Quic(QuicConnection):
         except RuntimeError as error:
             raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, None, str(error)) from error
         return transmits
+
+    def get_timer(self) -> float | None:
+        """The next timer; qh3's pacing timer, often microseconds away with nothing to send, is put off a little."""
+        timer = self._core.get_timer() if self._core is not None else None
+        if timer is None:
+            return None
+        kind, at = timer
+        return at + _PACING_SLACK_S if kind == "pacing" else at
 
     def receive_train(self, data: bytes, segment_size: int, address: Address, now: float) -> None:
         """A GRO buffer; after the handshake without slicing it for that log."""
@@ -92,6 +102,11 @@ class _Quic(QuicConnection):
     @property
     def is_started(self) -> bool:
         return self._core is not None
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Nothing has been received yet."""
+        return self._core is not None and self._core.state == "first_flight"
 
     @property
     def closing(self) -> Closing | None:
@@ -193,6 +208,34 @@ class _AmplificationLimit:
         return released
 
 
+class _FirstFlight:
+    """The client's Initials, repeated bit for bit with doubling intervals until anything comes back.
+
+    qh3 would repeat them itself, but takes the first silence for a path that carries only 1200 bytes, and stays there.
+    """
+
+    INTERVAL_S = 0.4
+
+    def __init__(self, payloads: list[tuple[bytes, Address]], now: float, ends_at: float) -> None:
+        self.ends_at = ends_at
+        self._payloads = payloads
+        self._interval_s = self.INTERVAL_S
+        self._repeat_at = now + self._interval_s
+
+    @property
+    def next_timeout(self) -> float:
+        """When to repeat, or to give up."""
+        return min(self._repeat_at, self.ends_at)
+
+    def repeat(self, now: float) -> list[tuple[bytes, Address]]:
+        """The Initials again, if it is time."""
+        if now < self._repeat_at:
+            return []
+        self._interval_s *= 2
+        self._repeat_at = now + self._interval_s
+        return self._payloads
+
+
 class Qh3Engine(H3Engine):
     """One HTTP/3 connection over qh3. Make it with `engine.create_client_engine` or `create_server_engine`."""
 
@@ -211,7 +254,8 @@ class Qh3Engine(H3Engine):
         self._pacer = Pacer(configuration.max_udp_payload)
         self._packets_sent = 0
         self._now = 0.0
-        self._before_close: list[tuple[bytes, Address]] = []
+        self._ready: list[tuple[bytes, Address]] = []
+        self._first_flight: _FirstFlight | None = None
         self._is_past_handshake = False
         self._amplification = _AmplificationLimit()
         self._largest_received = 0
@@ -242,7 +286,7 @@ class Qh3Engine(H3Engine):
         if not quic.is_started:
             return []
         self._now = now
-        transmits, self._before_close = self._before_close, []
+        transmits, self._ready = self._ready, []
         try:
             transmits += quic.datagrams_to_send(now)
             if self._queue.items:
@@ -261,8 +305,22 @@ class Qh3Engine(H3Engine):
         pacer.update(*quic.window_and_rtt, now)
         pacer.spend(quic.hand_over(self._queue.items, quic.room, pacer.tokens))
 
+    @property
+    def _awaits_answer(self) -> bool:
+        return not (self._is_past_handshake or self._is_closed) and self._connection.is_unanswered
+
+    def handle_timeout(self, now: float) -> None:
+        """See `Engine.handle_timeout`."""
+        flight = self._first_flight
+        if flight is not None and now < flight.ends_at and self._awaits_answer:
+            self._ready += flight.repeat(now)
+        else:
+            super().handle_timeout(now)
+
     def next_timeout(self) -> float | None:
         """See `Engine.next_timeout`."""
+        if self._awaits_answer and self._first_flight is not None:
+            return self._first_flight.next_timeout
         timer = super().next_timeout()
         if self._queue.items and (paced := self._pacer.next_send_time()) is not None:
             return paced if timer is None else min(timer, paced)
@@ -271,7 +329,7 @@ class Qh3Engine(H3Engine):
     def _close_quic(self, error_code: int, frame_type: int | None, reason: str) -> None:
         """Close; but first say what is due, for qh3 closes in a packet that the peer may need our Finished to read."""
         if not self._is_past_handshake and self._connection.is_started:
-            self._before_close = self._connection.datagrams_to_send(self._now)
+            self._ready += self._connection.datagrams_to_send(self._now)
         super()._close_quic(error_code, frame_type, reason)
 
     def _fail(self, error: QuicConnectionError) -> None:
@@ -284,6 +342,8 @@ class Qh3Engine(H3Engine):
     def _send_handshake(self, transmits: list[tuple[bytes, Address]]) -> list[tuple[bytes, Address]]:
         padded = [(self._pad(data), address) for data, address in transmits]
         self._is_past_handshake = self._is_established
+        if self._is_client and self._first_flight is None and padded:
+            self._first_flight = _FirstFlight(padded, self._now, self._now + self.configuration.idle_timeout_s)
         return self._amplification.release(padded, is_validated=self._is_client or self._is_established)
 
     def _pad(self, data: bytes) -> bytes:

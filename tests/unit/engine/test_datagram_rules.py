@@ -284,3 +284,14 @@ def test_before_the_handshake_nothing_is_sent_and_nothing_raises(make_pair: Make
     engine.reset_stream(0, 0x10C)
     engine.send_data(0, b"x")
     assert engine.statistics() == replace(engine.statistics(), rtt_s=None, packets_lost=0, max_udp_payload=1350)
+
+
+def test_a_shrinking_packet_does_not_block_the_queue(make_pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = settle(make_pair())
+    stream_id = open_tunnel(pair)
+    engine = pair.client.engine
+    engine.send_datagrams(stream_id, [bytes(1300), b"small"], pair.now)
+    monkeypatch.setattr(engine, "_max_frame", lambda: (1200, 8))
+    pair.run(for_s=0.2)
+    assert pair.server.payloads() == [b"small"]
+    assert engine.statistics().datagrams_too_large == 1
