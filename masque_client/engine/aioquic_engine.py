@@ -32,7 +32,8 @@ from masque_client.engine.closing import (
     Closing,
     Origin,
 )
-from masque_client.engine.h3_engine import ALPN, CONNECTION_ID_BYTES, CONNECTION_WINDOW, STREAM_WINDOW, H3Engine
+from masque_client.engine.h3_engine import H3Engine
+from masque_client.engine.h3_listener import ALPN, CONNECTION_ID_BYTES, CONNECTION_WINDOW, STREAM_WINDOW
 from masque_client.engine.interface import (
     Address,
     EngineConfiguration,

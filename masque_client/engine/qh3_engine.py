@@ -7,7 +7,7 @@ What qh3 2.1 does differently from what its interface suggests, found by running
 - A DATAGRAM that does not fit a packet makes every later `datagrams_to_send` fail; sizes are checked before.
 - Initials are padded to 1280 bytes whatever the packet size. We pad the UDP payload up to it, behind the last packet,
   which receivers discard (RFC 9000 §12.2), so that the handshake proves the path carries full packets.
-- A lost first flight makes it fall to 1200-byte packets for good; we repeat that flight ourselves (`_FirstFlight`).
+- A lost first flight makes it fall to 1200-byte packets for good; we repeat that flight ourselves (`FirstFlight`).
 - Path MTU discovery stays off: it would change the packet size behind our back; sizes are chosen above us.
 - Without a max_datagram_frame_size a client advertises 65536: 0 has to be said to say nothing.
 - Its server cannot ask for client certificates, and miscounts the anti-amplification limit (see `_create_core`).
@@ -28,7 +28,9 @@ from qh3.quic.packet import QuicErrorCode
 
 from masque_client.engine import h3_rules, trust
 from masque_client.engine.closing import Closing, Origin
-from masque_client.engine.h3_engine import ALPN, CONNECTION_ID_BYTES, CONNECTION_WINDOW, STREAM_WINDOW, H3Engine
+from masque_client.engine.first_flight import AmplificationLimit, FirstFlight
+from masque_client.engine.h3_engine import H3Engine
+from masque_client.engine.h3_listener import ALPN, CONNECTION_ID_BYTES, CONNECTION_WINDOW, STREAM_WINDOW
 from masque_client.engine.interface import (
     Address,
     ConnectionClosed,
@@ -92,7 +94,7 @@ class _Quic(QuicConnection):
 
     def _create_core(self, remote_addr: Any, initial_dcid: bytes, now: float) -> None:
         # A server's core counts the first packet and not the UDP payload around it against the limit of RFC 9000 §8.1,
-        # and then fails instead of waiting. It is told that the address is valid; `_Amplification` keeps the limit.
+        # and then fails instead of waiting. It is told that the address is valid; `AmplificationLimit` keeps the limit.
         after_retry = self._retry_source_connection_id
         if not self._is_client:
             self._retry_source_connection_id = b""
@@ -190,52 +192,6 @@ class _H3(h3_connection.H3Connection):
         return events
 
 
-class _AmplificationLimit:
-    """A server sends at most three times what it received until the client's address is validated (RFC 9000 §8.1)."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._sent = 0
-        self._held: deque[tuple[bytes, Address]] = deque()
-
-    def release(self, transmits: list[tuple[bytes, Address]], *, is_validated: bool) -> list[tuple[bytes, Address]]:
-        """Add `transmits` to what is held and return what may leave now, in order."""
-        self._held.extend(transmits)
-        released: list[tuple[bytes, Address]] = []
-        while self._held and (is_validated or self._sent + len(self._held[0][0]) <= 3 * self.received):
-            released.append(self._held.popleft())
-            self._sent += len(released[-1][0])
-        return released
-
-
-class _FirstFlight:
-    """The client's Initials, repeated bit for bit with doubling intervals until anything comes back.
-
-    qh3 would repeat them itself, but takes the first silence for a path that carries only 1200 bytes, and stays there.
-    """
-
-    INTERVAL_S = 0.4
-
-    def __init__(self, payloads: list[tuple[bytes, Address]], now: float, ends_at: float) -> None:
-        self.ends_at = ends_at
-        self._payloads = payloads
-        self._interval_s = self.INTERVAL_S
-        self._repeat_at = now + self._interval_s
-
-    @property
-    def next_timeout(self) -> float:
-        """When to repeat, or to give up."""
-        return min(self._repeat_at, self.ends_at)
-
-    def repeat(self, now: float) -> list[tuple[bytes, Address]]:
-        """The Initials again, if it is time."""
-        if now < self._repeat_at:
-            return []
-        self._interval_s *= 2
-        self._repeat_at = now + self._interval_s
-        return self._payloads
-
-
 class Qh3Engine(H3Engine):
     """One HTTP/3 connection over qh3. Make it with `engine.create_client_engine` or `create_server_engine`."""
 
@@ -255,9 +211,9 @@ class Qh3Engine(H3Engine):
         self._packets_sent = 0
         self._now = 0.0
         self._ready: list[tuple[bytes, Address]] = []
-        self._first_flight: _FirstFlight | None = None
+        self._first_flight: FirstFlight | None = None
         self._is_past_handshake = False
-        self._amplification = _AmplificationLimit()
+        self._amplification = AmplificationLimit()
         self._largest_received = 0
         self._on_connection_id(self._connection.host_cid, issued=True)
 
@@ -343,7 +299,7 @@ class Qh3Engine(H3Engine):
         padded = [(self._pad(data), address) for data, address in transmits]
         self._is_past_handshake = self._is_established
         if self._is_client and self._first_flight is None and padded:
-            self._first_flight = _FirstFlight(padded, self._now, self._now + self.configuration.idle_timeout_s)
+            self._first_flight = FirstFlight(padded, self._now, self._now + self.configuration.idle_timeout_s)
         return self._amplification.release(padded, is_validated=self._is_client or self._is_established)
 
     def _pad(self, data: bytes) -> bytes:
