@@ -107,7 +107,7 @@ class PvdUnavailable(PvdError):
     default_hint = "the host is overloaded or under repair; try again later"
 
     def __init__(self, message: str, *, status: int, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
+        super().__init__(message, hint=_with_wait(self.default_hint, retry_after_s))
         self.status = status
         self.retry_after_s = retry_after_s
 
@@ -174,7 +174,7 @@ class ProxyRefused(MasqueError):
         retry_after_s: float | None = None,
         hint: str | None = None,
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=_with_wait(hint or self.default_hint, retry_after_s))
         self.status = status
         self.proxy_status = proxy_status
         self.retry_after_s = retry_after_s
@@ -206,3 +206,26 @@ class AddressInUse(HostError):
     """A local address or port is taken, or is not ours."""
 
     default_hint = "choose another local port, or stop the program that uses it (ss -lunp)"
+
+
+_ABOUT_THE_PROXY = frozenset({400, 404, 405, 410, 421, 501})
+"""Statuses that say that the URL leads to no such resource, whatever the destination in it."""
+
+
+def concerns_whole_proxy(error: MasqueError) -> bool:
+    """Whether further requests to this proxy would end likewise, so that asking for other destinations is idle.
+
+    True for refused credentials, redirects, a URL that leads to no MASQUE resource, and a proxy that breaks the
+    standard. Other refusals (403, 5xx) may be about one destination, and may pass.
+    """
+    match error:
+        case AuthenticationRefused() | RemoteProtocolError():
+            return True
+        case ProxyRefused(status=int() as status):
+            return status < 400 or status in _ABOUT_THE_PROXY
+        case _:
+            return False
+
+
+def _with_wait(hint: str, retry_after_s: float | None) -> str:
+    return hint if retry_after_s is None else f"{hint}; it asks to wait {retry_after_s:.0f} s"

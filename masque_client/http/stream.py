@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Generic, Self
 
@@ -155,7 +156,7 @@ class SessionStream(Generic[EventT]):
 
     def on_headers(self, headers: Headers, *, end_stream: bool) -> None:
         """See `StreamHandler`."""
-        self._guard(lambda: self.session.receive_headers(headers, end_stream=end_stream))
+        self._guard(lambda: self.session.receive_headers(headers, end_stream=end_stream, now_wall=time.time()))
 
     def on_data(self, data: bytes, *, end_stream: bool) -> None:
         """See `StreamHandler`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 
 from masque_client.errors import AuthenticationRefused, ConfigurationError, LocalProtocolError, ProxyRefused
 from masque_client.protocol.headers import (
@@ -168,7 +169,7 @@ def _refusal(
     status: int, fields: tuple[Header, ...], protocol: str, now_wall: float | None
 ) -> AuthenticationRefused | ProxyRefused:
     proxy_status = ProxyStatus.parse(fields)
-    message = f"the proxy answered {status} to {protocol}"
+    message = f"the proxy answered {_in_words(status)} to {protocol}"
     if proxy_status is not None:
         message += f": {proxy_status.describe()}"
     if status in (401, 407):
@@ -189,6 +190,13 @@ def _refusal(
         retry_after_s=_parse_retry_after(fields, now_wall),
         hint=hint,
     )
+
+
+def _in_words(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
 
 
 def _scheme(challenge: bytes) -> str:

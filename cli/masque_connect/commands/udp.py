@@ -118,6 +118,7 @@ class _Failures:
 async def _watch(proxy: ProxyConnection, ports: list[PortForwarder], failures: _Failures, live: Live) -> None:
     """Refresh the live line every second until the connection, or our hope in it, is gone; then raise why."""
     closed = asyncio.ensure_future(proxy.http.wait_closed())
+    either: list[asyncio.Future[Any]] = [closed, failures.fatal]
     sent = received = 0
     try:
         while not closed.done() and not failures.fatal.done():
@@ -126,7 +127,7 @@ async def _watch(proxy: ProxyConnection, ports: list[PortForwarder], failures: _
             flows = sum(len(port.flows) for port in ports)
             live.update(f"{flows} flows  {rates(now_sent - sent, now_received - received, proxy.http.statistics())}")
             sent, received = now_sent, now_received
-            await asyncio.wait([closed, failures.fatal], timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
     finally:
         closed.cancel()
     raise failures.fatal.result() if failures.fatal.done() else proxy.http.closed_error()

@@ -135,7 +135,7 @@ def test_missing_status_is_malformed():
     ],
 )
 def test_refusals_name_the_status_and_what_to_do(status, hint):
-    with pytest.raises(ProxyRefused, match=f"{status} to connect-udp") as caught:
+    with pytest.raises(ProxyRefused, match=rf"answered {status}( [A-Z][\w' -]*)? to connect-udp") as caught:
         judge(status)
     assert caught.value.status == status
     assert hint in caught.value.hint
@@ -157,7 +157,7 @@ def test_authentication(status, field):
 
 
 def test_proxy_status_is_told():
-    with pytest.raises(ProxyRefused, match="502 to connect-udp: dns_error: no such host") as caught:
+    with pytest.raises(ProxyRefused, match="502 Bad Gateway to connect-udp: dns_error: no such host") as caught:
         judge(502, (b"proxy-status", b'p.example;error=dns_error;details="no such host"'))
     assert caught.value.proxy_status == 'p.example;error=dns_error;details="no such host"'
 
@@ -222,3 +222,9 @@ def test_answers():
     assert refuse_headers(502, [(b"proxy-status", b"p")]) == ((b":status", b"502"), (b"proxy-status", b"p"))
     with pytest.raises(LocalProtocolError):
         refuse_headers(200)
+
+
+def test_how_long_to_wait_is_part_of_the_hint():
+    with pytest.raises(ProxyRefused) as caught:
+        judge(503, (b"retry-after", b"120"))
+    assert caught.value.hint.endswith("it asks to wait 120 s")
