@@ -210,10 +210,12 @@ class HttpConnection:
 
         Raises:
             LocalProtocolError: the peer's SETTINGS do not allow it, see `Engine.open_request`.
-            ConnectionLost: the connection is gone.
+            ConnectionLost: the connection is gone, or the proxy sent GOAWAY (RFC 9114 §5.2).
         """
         if self.closed is not None:
             raise self.closed_error()
+        if self.going_away:
+            raise ConnectionLost("the proxy is going away and takes no new tunnels")
         stream_id = self.engine.open_request(headers)
         self.handlers[stream_id] = handler
         return RequestStream(self, stream_id)
@@ -237,6 +239,11 @@ class HttpConnection:
         self.engine.close(error_code, reason)
         self.flush()
         self._finish(ConnectionClosed(error_code, reason, True, None))
+
+    def fail_handshake(self, error: MasqueError) -> None:
+        """Client: what is below us knows that no answer will come. Later than the handshake, TLS knows better."""
+        if self.handshake is None and self.closed is None:
+            self._finish(ConnectionClosed(0, str(error), False, error))
 
     def statistics(self) -> EngineStatistics:
         """The engine's numbers now."""

@@ -96,7 +96,8 @@ async def _resolve(host: str, port: int) -> list[Address]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as error:
-        raise NameResolutionError(f"cannot resolve {host}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is no host name"
+        raise NameResolutionError(f"{host} does not resolve: {reason}") from error
     families: dict[int, list[Address]] = {}
     for family, _, _, _, sockaddr in found:
         if family in (socket.AF_INET, socket.AF_INET6):
@@ -165,7 +166,9 @@ async def _dial(attempt: _Attempt, host: str, options: ConnectOptions, clock: Cl
         EngineConfiguration(server_name=host, tls=options.tls, max_udp_payload=attempt.max_udp_payload),
     )
     link = UdpLink(
-        UdpSocket.connected(attempt.address, mark=options.mark), lambda batch: connection.http.receive(batch)
+        UdpSocket.connected(attempt.address, mark=options.mark),
+        lambda batch: connection.http.receive(batch),
+        lambda: connection.http.fail_handshake(_refused(attempt.address)),
     )
     http = HttpConnection(engine, link.send, clock, on_closed=lambda _: link.close())
     connection = ProxyConnection(http, link, attempt.address)
@@ -176,6 +179,13 @@ async def _dial(attempt: _Attempt, host: str, options: ConnectOptions, clock: Cl
         connection.close()
         raise
     return connection
+
+
+def _refused(address: Address) -> ConnectError:
+    return ConnectError(
+        f"nothing listens on UDP port {address[1]} of {address[0]}",
+        hint="check the proxy's port, and that the proxy is running and serves HTTP/3",
+    )
 
 
 async def _require_masque(connection: ProxyConnection, host: str) -> None:

@@ -7,6 +7,7 @@ socket, and a send is a direct system call. Only when the kernel's send buffer i
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Sequence
 
 from masque_client.engine.interface import Address, ReceivedBuffer
@@ -19,13 +20,20 @@ MAX_UNSENT = 1024
 class UdpLink:
     """Reads batches into `on_batch` and sends batches; owned by a connection, or by a listener for many.
 
-    `on_batch` runs in the loop and must not block. Call `close` from the loop; it closes the socket.
+    `on_batch` runs in the loop and must not block; nor must `on_refused`, called when the peer's machine says that
+    nothing listens there (ICMP port unreachable). Call `close` from the loop; it closes the socket.
     """
 
-    def __init__(self, socket: UdpSocket, on_batch: Callable[[list[ReceivedBuffer]], None]) -> None:
+    def __init__(
+        self,
+        socket: UdpSocket,
+        on_batch: Callable[[list[ReceivedBuffer]], None],
+        on_refused: Callable[[], None] | None = None,
+    ) -> None:
         self.socket = socket
         self.dropped = 0
         self._on_batch = on_batch
+        self._on_refused = on_refused
         self._loop = asyncio.get_running_loop()
         self._unsent: list[tuple[bytes, Address]] = []
         self._loop.add_reader(socket.fileno(), self._on_readable)
@@ -52,6 +60,11 @@ class UdpLink:
         batch = self.socket.receive_batch()
         if batch:
             self._on_batch(batch)
+        elif self._on_refused is not None and self._is_refused():
+            self._on_refused()
+
+    def _is_refused(self) -> bool:
+        return self.socket.last_error is not None and self.socket.last_error.errno == errno.ECONNREFUSED
 
     def _on_writable(self) -> None:
         taken = self.socket.send_batch(self._unsent)
