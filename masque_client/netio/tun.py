@@ -170,6 +170,11 @@ def _refusal(name: str, error: OSError) -> HostError:
     match error.errno:
         case errno.EPERM | errno.EACCES:
             return PrivilegeError("creating a TUN device needs CAP_NET_ADMIN")
+        case errno.ENOTTY | errno.EOPNOTSUPP:
+            return PrivilegeError(
+                f"{TUN_PATH} is something else than the TUN driver",
+                hint="it may be hidden from this container or service",
+            )
         case errno.EBUSY:
             return HostError(
                 f"the network interface {name} exists or is in use", hint="choose another name, or stop its user"

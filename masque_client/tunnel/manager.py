@@ -3,7 +3,8 @@
     async with ConnectIpTunnel(options, host, clock) as tunnel:     # everything below, or an error and no trace
         error = await tunnel.wait_closed()
 
-Order of building: connection → session → addresses and routes → TUN device → host network → forwarder → probe.
+Order of building: TUN device → connection → session → addresses and routes → host network → probe → forwarder. The
+device comes first, so that a missing privilege or a bad name is said at once, before the proxy is troubled.
 Taking down is the same list backwards, whatever was reached. What the proxy assigns or advertises later is applied
 as a difference. This object configures; packets travel in `dataplane.forwarder`.
 """
@@ -102,6 +103,7 @@ class ConnectIpTunnel:
     async def __aenter__(self) -> Self:
         self._stack.callback(self._host.close)
         try:
+            self._open_device()
             await self._connect()
             await self._wait_addresses()
             self._configure_host()
@@ -144,6 +146,12 @@ class ConnectIpTunnel:
         )
 
     # --- building ---------------------------------------------------------------------------------------------------
+
+    def _open_device(self) -> None:
+        for leftover in self._host.clean_up():
+            logger.warning("removed what a dead run had left: %s", leftover)
+        self._tun = TunDevice.open(self._options.interface)
+        self._stack.callback(self._tun.close)
 
     async def _connect(self) -> None:
         options = self._options
@@ -206,10 +214,6 @@ class ConnectIpTunnel:
             closed.cancel()
 
     def _configure_host(self) -> None:
-        for leftover in self._host.clean_up():
-            logger.warning("removed what a dead run had left: %s", leftover)
-        self._tun = TunDevice.open(self._options.interface)
-        self._stack.callback(self._tun.close)
         self._stack.callback(self._host.restore)
         self._apply()
 
