@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line; each command's file adds its own part."""
     from masque_connect.commands import demo, discover, udp, up
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="masque-connect",
         description="Tunnels for the open MASQUE standards: CONNECT-IP, CONNECT-UDP, PvD discovery.",
     )
@@ -63,14 +63,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from masque_client.errors import MasqueError
+    from masque_client.errors import MasqueError, RemoteProtocolError
 
     try:
         return int(options.command(options))
     except MasqueError as error:
         if options.verbose:
             logging.getLogger(__name__).exception("the command failed")
-        report(str(error), error.hint)
+        blame = "the proxy broke the protocol: " if isinstance(error, RemoteProtocolError) else ""
+        report(f"{blame}{error}", error.hint)
         return exit_code_for(error)
     except BrokenPipeError:
         return ExitCode.OK  # the reader of our output has what it wanted
@@ -88,6 +89,15 @@ def report(error: str, hint: str) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage ends like every other error; the commands' parsers are of this class, too."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        report(message, f"see {self.prog} --help")
+        raise SystemExit(ExitCode.USAGE)
 
 
 class _Version(argparse.Action):
