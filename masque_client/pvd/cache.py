@@ -19,26 +19,24 @@ import platformdirs
 
 from masque_client.engine.interface import TlsConfiguration
 from masque_client.errors import PvdError
-from masque_client.pvd.fetch import DEFAULT_OPTIONS, MAX_CLOCK_DIFFERENCE, Download, FetchOptions, download, evaluate
+from masque_client.pvd.fetch import (
+    DEFAULT_OPTIONS,
+    MAX_CLOCK_DIFFERENCE,
+    Download,
+    Fetched,
+    FetchOptions,
+    evaluate,
+    fetch,
+)
+from masque_client.pvd.http_fields import parse_etag
 from masque_client.pvd.json_strict import MAX_BODY_BYTES
 from masque_client.pvd.model import PvdDocument
 from masque_client.pvd.source import PvdSource
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_FILE_BYTES = 8 * MAX_BODY_BYTES  # a JSON string may need six bytes for one of the body
-
-
-def refresh_at(received_at: datetime, usable_until: datetime, draw: float) -> datetime:
-    """When to fetch again: between the middle of the lifetime and its end, so that clients do not come all at once.
-
-    Args:
-        received_at: when the document was fetched.
-        usable_until: `PvdDocument.usable_until`.
-        draw: a uniform random number from 0 to 1.
-    """
-    return received_at + (usable_until - received_at) * (0.5 + draw / 2)
 
 
 class PvdCache:
@@ -57,15 +55,15 @@ class PvdCache:
         """Where this user's entries live."""
         return platformdirs.user_cache_path("masque-connect") / "pvd"
 
-    def load(self, source: PvdSource, options: FetchOptions = DEFAULT_OPTIONS) -> PvdDocument | None:
-        """The document, if one is kept that may still be used."""
+    def load(self, source: PvdSource, options: FetchOptions = DEFAULT_OPTIONS) -> Fetched | None:
+        """The document and its download, if one is kept that may still be used."""
         downloaded = self._memory.get(source) or self._read(source)
         if downloaded is None:
             return None
         if options.now() < downloaded.received_at - MAX_CLOCK_DIFFERENCE:
             return None  # our clock was set back: the document's remaining life cannot be told
         try:
-            return evaluate(downloaded, source, options)
+            return Fetched(downloaded, evaluate(downloaded, source, options))
         except PvdError as error:
             logger.debug("dropping the kept PvD document of %s: %s", source.expected_identifier, error)
             self.discard(source)
@@ -119,12 +117,11 @@ async def fetch_cached(
     options: FetchOptions = DEFAULT_OPTIONS,
 ) -> PvdDocument:
     """`fetch_pvd`, but only if nothing usable is kept. Raises as `fetch_pvd` does."""
-    if (document := cache.load(source, options)) is not None:
-        return document
-    downloaded = await download(source, tls=tls, options=options)
-    document = evaluate(downloaded, source, options)
-    cache.store(source, downloaded)
-    return document
+    if (kept := cache.load(source, options)) is not None:
+        return kept.document
+    fetched = await fetch(source, tls=tls, options=options)
+    cache.store(source, fetched.download)
+    return fetched.document
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -139,6 +136,9 @@ def _encode(source: PvdSource, downloaded: Download) -> bytes:
         "delivered_by": downloaded.delivered_by,
         "received_at": downloaded.received_at.isoformat(),
         "served_at": None if served_at is None else served_at.isoformat(),
+        "fresh_for_s": downloaded.fresh_for_s,
+        "final_url": downloaded.url,
+        "etag": downloaded.etag,
         "body": downloaded.body.decode("utf-8"),
     }
     return json.dumps(entry).encode()
@@ -157,6 +157,9 @@ def _decode(data: bytes, source: PvdSource) -> Download:
         received_at=_moment(entry["received_at"]),
         served_at=None if served_at is None else _moment(served_at),
         may_store=True,
+        fresh_for_s=None if entry["fresh_for_s"] is None else float(entry["fresh_for_s"]),
+        url=str(entry["final_url"]),
+        etag=parse_etag(entry["etag"]),
     )
 
 

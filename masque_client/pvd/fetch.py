@@ -12,12 +12,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from ipaddress import IPv6Network
+from typing import NamedTuple
 from urllib.parse import urljoin
 
 from masque_client.engine.interface import TlsConfiguration
 from masque_client.errors import ConfigurationError, PvdError, PvdUnavailable, TimedOut
+from masque_client.pvd.http_fields import CacheControl, parse_etag, parse_http_date, parse_retry_after
 from masque_client.pvd.https import HttpsResponse, Resolve, client_ssl_context, https_get, resolve_system
 from masque_client.pvd.model import MAX_LIFETIME, PvdDocument, parse_pvd
 from masque_client.pvd.names import HostPort
@@ -42,6 +44,8 @@ class FetchOptions:
         timeout_s: for everything: names, redirects, content.
         resolve: host and port to addresses.
         now: the wall clock, aware.
+        ra_prefixes: for the document of a router advertisement's PvD, the prefixes it advertised; None for a proxy's.
+        interface: send through this network interface only (RFC 8801 §4.1); None leaves it to the routes.
     """
 
     policy: ParsePolicy = DEFAULT_POLICY
@@ -49,6 +53,8 @@ class FetchOptions:
     timeout_s: float = TOTAL_TIMEOUT_S
     resolve: Resolve = resolve_system
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ra_prefixes: tuple[IPv6Network, ...] | None = None
+    interface: str | None = None
 
 
 DEFAULT_OPTIONS = FetchOptions()
@@ -64,6 +70,10 @@ class Download:
         received_at: our wall clock then.
         served_at: the server's, from the Date field; None when absent or unreadable.
         may_store: False forbids writing it to disk (`Cache-Control: no-store`).
+        fresh_for_s: after this the host wants to be asked again (`max-age`); None when it does not say. It never
+            prolongs anything.
+        url: the last one of a redirect chain.
+        etag: the validator that `url` gave.
     """
 
     body: bytes
@@ -71,6 +81,16 @@ class Download:
     received_at: datetime
     served_at: datetime | None
     may_store: bool
+    fresh_for_s: float | None = None
+    url: str = ""
+    etag: str | None = None
+
+
+class Fetched(NamedTuple):
+    """What came, and what it means."""
+
+    download: Download
+    document: PvdDocument
 
 
 async def fetch_pvd(
@@ -90,21 +110,50 @@ async def fetch_pvd(
         PvdError: it has no document, or one that must not be used.
         ConfigurationError: `tls.ca_file` is unusable.
     """
+    return (await fetch(source, tls=tls, options=options)).document
+
+
+async def fetch(
+    source: PvdSource,
+    *,
+    tls: TlsConfiguration | None = None,
+    options: FetchOptions = DEFAULT_OPTIONS,
+    previous: Download | None = None,
+) -> Fetched:
+    """`fetch_pvd` for those who keep downloads: with the `previous` one the host may answer "not modified".
+
+    If what it thereby confirms can no longer be used, the whole document is asked for. Raises as `fetch_pvd` does.
+    """
+    downloaded = await download(source, tls=tls, options=options, previous=previous)
+    try:
+        # In a thread: the largest documents take most of a second, and a refresh must not stall a running tunnel.
+        return Fetched(downloaded, await asyncio.to_thread(evaluate, downloaded, source, options))
+    except PvdError:
+        if previous is None or downloaded.body is not previous.body:
+            raise
     downloaded = await download(source, tls=tls, options=options)
-    # In a thread: the largest documents take most of a second, and a refresh must not stall a running tunnel.
-    return await asyncio.to_thread(evaluate, downloaded, source, options)
+    return Fetched(downloaded, await asyncio.to_thread(evaluate, downloaded, source, options))
 
 
 async def download(
-    source: PvdSource, *, tls: TlsConfiguration | None = None, options: FetchOptions = DEFAULT_OPTIONS
+    source: PvdSource,
+    *,
+    tls: TlsConfiguration | None = None,
+    options: FetchOptions = DEFAULT_OPTIONS,
+    previous: Download | None = None,
 ) -> Download:
-    """The first half of `fetch_pvd`; hand the result to `evaluate`. Raises as `fetch_pvd` does."""
+    """The first half of `fetch`; hand the result to `evaluate`. Raises as `fetch_pvd` does."""
     context = client_ssl_context(tls or TlsConfiguration())
     url = source.url
     try:
         async with asyncio.timeout(options.timeout_s):
             for _ in range(MAX_REDIRECTS + 1):
-                response = await https_get(url, MEDIA_TYPE, context, options.resolve)
+                validators = _validators(previous, url)
+                response = await https_get(
+                    url, MEDIA_TYPE, context, options.resolve, fields=validators, interface=options.interface
+                )
+                if previous is not None and validators and response.status == HTTPStatus.NOT_MODIFIED:
+                    return _confirmed(previous, response, options.now())
                 if not 300 <= response.status <= 399:
                     return _accept(response, url, options.now())
                 url = _redirect_target(response, url)
@@ -127,7 +176,11 @@ def evaluate(downloaded: Download, source: PvdSource, options: FetchOptions = DE
     now = options.now()
     skew = _clock_skew(downloaded)
     document = parse_pvd(
-        downloaded.body, expected_identifier=source.expected_identifier, now=now - skew, policy=options.policy
+        downloaded.body,
+        expected_identifier=source.expected_identifier,
+        now=now - skew,
+        from_ra_prefixes=options.ra_prefixes,
+        policy=options.policy,
     )
     usable_until = min(document.usable_until + skew, downloaded.received_at + MAX_LIFETIME)
     if usable_until <= now:
@@ -171,9 +224,36 @@ def _accept(response: HttpsResponse, url: str, now: datetime) -> Download:
     media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != MEDIA_TYPE:
         raise PvdError(f"{host} answered with content of type {quoted(media_type)}, not {MEDIA_TYPE}")
-    directives = {part.strip().lower() for part in response.headers.get("cache-control", "").split(",")}
-    served_at = _http_date(response.headers.get("date"))
-    return Download(response.content, host, now, served_at, may_store="no-store" not in directives)
+    caching = CacheControl.parse(response.headers)
+    return Download(
+        body=response.content,
+        delivered_by=host,
+        received_at=now,
+        served_at=parse_http_date(response.headers.get("date")),
+        may_store=caching.may_store,
+        fresh_for_s=caching.fresh_for_s,
+        url=url,
+        etag=parse_etag(response.headers.get("etag")),
+    )
+
+
+def _validators(previous: Download | None, url: str) -> list[tuple[str, str]]:
+    """An entity tag goes back only to the very URL that gave it."""
+    if previous is None or previous.etag is None or previous.url != url:
+        return []
+    return [("if-none-match", previous.etag)]
+
+
+def _confirmed(previous: Download, response: HttpsResponse, now: datetime) -> Download:
+    """The same content, received anew (RFC 9111 §4.3.4). Its `expires` stands in the content and stays."""
+    caching = CacheControl.parse(response.headers)
+    return replace(
+        previous,
+        received_at=now,
+        served_at=parse_http_date(response.headers.get("date")),
+        may_store=previous.may_store and caching.may_store,
+        fresh_for_s=previous.fresh_for_s if caching.fresh_for_s is None else caching.fresh_for_s,
+    )
 
 
 def _status_error(response: HttpsResponse, host: str, now: datetime) -> PvdError:
@@ -182,7 +262,7 @@ def _status_error(response: HttpsResponse, host: str, now: datetime) -> PvdError
         return PvdUnavailable(
             f"{host} cannot serve its PvD document now: {answer}",
             status=response.status,
-            retry_after_s=_retry_after_s(response.headers.get("retry-after"), now),
+            retry_after_s=parse_retry_after(response.headers.get("retry-after"), now),
         )
     if response.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         hint = "the host may not be a MASQUE proxy; if it is, give the proxy's URI template instead"
@@ -210,21 +290,3 @@ def _status_text(status: int) -> str:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
-
-
-def _retry_after_s(value: str | None, now: datetime) -> float | None:
-    """Seconds, or a date, as RFC 9110 §10.2.3 allows."""
-    if value is None:
-        return None
-    if value.isascii() and value.isdigit() and len(value) <= 9:
-        return float(value)
-    date = _http_date(value)
-    return None if date is None else max(0.0, (date - now).total_seconds())
-
-
-def _http_date(value: str | None) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(value or "")
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)

@@ -78,8 +78,24 @@ def client_ssl_context(tls: TlsConfiguration) -> ssl.SSLContext:
     return context
 
 
-async def https_get(url: str, accept: str, context: ssl.SSLContext, resolve: Resolve) -> HttpsResponse:
+async def https_get(
+    url: str,
+    accept: str,
+    context: ssl.SSLContext,
+    resolve: Resolve,
+    *,
+    fields: Sequence[tuple[str, str]] = (),
+    interface: str | None = None,
+) -> HttpsResponse:
     """GET one URL; redirects are the caller's. The total time is the caller's, too (`asyncio.timeout`).
+
+    Args:
+        url: an https URL.
+        accept: the media type to ask for.
+        context: see `client_ssl_context`.
+        resolve: see `Resolve`.
+        fields: further request fields.
+        interface: leave through this network interface only (SO_BINDTODEVICE); None lets the routes decide.
 
     Raises:
         NameResolutionError, ConnectError, TlsError: by what failed.
@@ -91,15 +107,19 @@ async def https_get(url: str, accept: str, context: ssl.SSLContext, resolve: Res
     failure: MasqueError = NameResolutionError(f"{authority.host} has no addresses")
     for position, address in enumerate(addresses):
         remaining_s = max(0.0, deadline - asyncio.get_running_loop().time())
-        request = _request(url, accept, authority, address, remaining_s / (len(addresses) - position))
+        request = _request(
+            url, [("accept", accept), *fields], authority, address, remaining_s / (len(addresses) - position)
+        )
         try:
-            return await _send(request, context, authority)
+            return await _send(request, context, authority, interface)
         except ConnectError as error:
             failure = error
     raise failure
 
 
-def _request(url: str, accept: str, authority: HostPort, address: Address, connect_s: float) -> httpx.Request:
+def _request(
+    url: str, fields: Sequence[tuple[str, str]], authority: HostPort, address: Address, connect_s: float
+) -> httpx.Request:
     """To an address, in the name of the host: the name goes into SNI, the certificate check and the Host field."""
     parts = urlsplit(url)
     host = f"[{authority.host}]" if ":" in authority.host else authority.host
@@ -113,7 +133,7 @@ def _request(url: str, accept: str, authority: HostPort, address: Address, conne
         ),
         headers=[
             ("host", host if authority.port == HTTPS_PORT else f"{host}:{authority.port}"),
-            ("accept", accept),
+            *fields,
             ("accept-encoding", "identity"),
             ("connection", "close"),
         ],
@@ -121,8 +141,11 @@ def _request(url: str, accept: str, authority: HostPort, address: Address, conne
     )
 
 
-async def _send(request: httpx.Request, context: ssl.SSLContext, authority: HostPort) -> HttpsResponse:
-    async with httpx.AsyncHTTPTransport(verify=context, trust_env=False) as transport:
+async def _send(
+    request: httpx.Request, context: ssl.SSLContext, authority: HostPort, interface: str | None
+) -> HttpsResponse:
+    binding = [] if interface is None else [(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())]
+    async with httpx.AsyncHTTPTransport(verify=context, trust_env=False, socket_options=binding) as transport:
         try:
             response = await transport.handle_async_request(request)
             try:

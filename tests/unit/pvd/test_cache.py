@@ -14,7 +14,7 @@ import pytest
 
 from masque_client.engine.interface import TlsConfiguration
 from masque_client.errors import PvdError
-from masque_client.pvd.cache import PvdCache, fetch_cached, refresh_at
+from masque_client.pvd.cache import PvdCache, fetch_cached
 from masque_client.pvd.fetch import Download, FetchOptions
 from masque_client.pvd.model import MAX_LIFETIME
 from masque_client.pvd.source import PvdSource
@@ -46,8 +46,15 @@ def test_an_entry_survives_a_restart(directory: Path) -> None:
     file = stored(directory)
     assert (file.stat().st_mode & 0o777, directory.stat().st_mode & 0o777) == (0o600, 0o700)
     loaded = PvdCache(directory).load(SOURCE, at(NOW + timedelta(days=1)))
-    assert loaded is not None and len(loaded.proxies) == 3
-    assert loaded.usable_until == NOW + MAX_LIFETIME  # from when it was received, not from when it was loaded
+    assert loaded is not None and len(loaded.document.proxies) == 3
+    assert loaded.document.usable_until == NOW + MAX_LIFETIME  # from when it was received, not from when it was loaded
+
+
+def test_what_the_next_request_needs_survives_too(directory: Path) -> None:
+    download = replace(DOWNLOAD, etag='W/"7"', url=SOURCE.url, fresh_for_s=600.0)
+    stored(directory, download)
+    loaded = PvdCache(directory).load(SOURCE, at(NOW))
+    assert loaded is not None and loaded.download == download
 
 
 def test_an_entry_belongs_to_one_source(directory: Path) -> None:
@@ -84,7 +91,7 @@ def test_a_wrong_clock_is_still_wrong_after_a_restart(directory: Path) -> None:
     ours = NOW + timedelta(days=10)
     stored(directory, Download(body, HOST, received_at=ours, served_at=NOW, may_store=True))
     loaded = PvdCache(directory).load(SOURCE, at(ours + timedelta(minutes=59)))
-    assert loaded is not None and loaded.usable_until == ours + timedelta(hours=1)
+    assert loaded is not None and loaded.document.usable_until == ours + timedelta(hours=1)
     assert PvdCache(directory).load(SOURCE, at(ours + timedelta(minutes=60))) is None
 
 
@@ -92,7 +99,7 @@ def test_who_delivered_it_is_remembered(directory: Path) -> None:
     body = document(proxies=[UDP_PROXY])
     stored(directory, replace(DOWNLOAD, body=body, delivered_by="other.example.org"))
     loaded = PvdCache(directory).load(SOURCE, at(NOW))
-    assert loaded is not None and loaded.proxies == ()
+    assert loaded is not None and loaded.document.proxies == ()
 
 
 def test_no_store_means_memory_only(directory: Path) -> None:
@@ -134,7 +141,7 @@ def linked(file: Path) -> None:
         lambda file: file.chmod(0o640),
         lambda file: file.chmod(0o602),
         linked,
-        edited(format_version=2),
+        edited(format_version=1),
         edited(url="https://other.example.net/"),
         edited(received_at="2026-11-22T12:00:00"),
         edited(received_at=7),
@@ -142,6 +149,8 @@ def linked(file: Path) -> None:
         edited(body="{}"),
         edited(body="\ud800"),
         edited(body=7),
+        edited(etag=7),
+        edited(fresh_for_s="soon"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_no_entry(directory: Path, damage: Callable[[Path], object]) -> None:
@@ -188,11 +197,6 @@ def test_only_a_usable_document_is_fetched_once(
 
     asyncio.run(scenario())
     assert len(host.requests) == 2
-
-
-@pytest.mark.parametrize(("draw", "hours"), [(0.0, 5.0), (0.5, 7.5), (1.0, 10.0)])
-def test_refreshing_is_spread_over_the_second_half(draw: float, hours: float) -> None:
-    assert refresh_at(NOW, NOW + timedelta(hours=10), draw) == NOW + timedelta(hours=hours)
 
 
 def test_the_users_directory_is_ours() -> None:
