@@ -1,7 +1,7 @@
-"""One HTTP connection on an asyncio loop: the only driver of an Engine.
+"""One HTTP connection on an asyncio loop: the only driver of an engine.
 
-It moves UDP payloads between a `UdpLink` and the engine, keeps the engine's timer, and hands each stream's events
-to that stream's handler. It knows streams and datagrams, not what they mean: sessions live above, in `stream.py`.
+It moves what the engine speaks downward (UDP payloads, or the bytes inside TLS) between a link (`UdpLink`, `TlsLink`)
+and the engine, keeps the engine's timer, and hands each stream's events to that stream's handler. It knows streams and datagrams, not what they mean: sessions live above, in `stream.py`.
 
 Order of work for every input (engine/interface.py asks for it): input → dispatch events → flush → timer. Nothing
 awaits on that road. Commands (`RequestStream.send_…`) only queue; who sends a batch calls `flush` once after it.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from masque_client.engine.interface import (
     Address,
@@ -28,9 +28,11 @@ from masque_client.engine.interface import (
     HandshakeCompleted,
     Headers,
     HeadersReceived,
+    HttpEngine,
     ReceivedBuffer,
     SettingsReceived,
     StopSendingReceived,
+    StreamEngine,
     StreamReset,
 )
 from masque_client.errors import ConnectionLost, MasqueError
@@ -111,11 +113,11 @@ class RequestStream:
 
 
 class HttpConnection:
-    """An HTTP/3 connection, client or server side.
+    """An HTTP/3 or HTTP/2 connection, client or server side.
 
     Args:
         engine: driven by this object alone from now on.
-        send: takes UDP payloads to send; `UdpLink.send`.
+        send: takes what the engine has to send, UDP payloads or bytes; `UdpLink.send` or `TlsLink.send`.
         clock: the engine's clock; must agree with the loop's (`loop.time`).
         on_request: server side: called with each new request stream and its headers; returns its handler.
         on_closed: called once, last, when the connection is gone; a client closes its link here.
@@ -124,15 +126,15 @@ class HttpConnection:
 
     def __init__(
         self,
-        engine: Engine,
-        send: Callable[[Sequence[tuple[bytes, Address]]], None],
+        engine: Engine | StreamEngine,
+        send: Callable[[Any], None],
         clock: Clock,
         *,
         on_request: Callable[[RequestStream, Headers], StreamHandler] | None = None,
         on_closed: Callable[[HttpConnection], None] | None = None,
         on_connection_id: Callable[[HttpConnection, bytes, bool], None] | None = None,
     ) -> None:
-        self.engine = engine
+        self.engine: HttpEngine = engine
         self.clock = clock
         self.handlers: dict[int, StreamHandler] = {}
         self.wants_writable = False
@@ -141,6 +143,13 @@ class HttpConnection:
         self.going_away = False
         self.closed: ConnectionClosed | None = None
         self.last_received_at = clock.now()
+        # All that HTTP/3 and HTTP/2 differ in here: the unit that link and engine exchange.
+        self._take: Callable[[Any, float], None]
+        self._output: Callable[[float], Any]
+        if isinstance(engine, StreamEngine):
+            self.http_version, self._take, self._output = 2, engine.receive_data, engine.data_to_send
+        else:
+            self.http_version, self._take, self._output = 3, engine.receive_datagrams, engine.datagrams_to_send
         self._send = send
         self._on_request = on_request
         self._on_closed = on_closed
@@ -155,16 +164,17 @@ class HttpConnection:
     # --- input ------------------------------------------------------------------------------------------------------
 
     def connect(self, address: Address) -> None:
-        """Client: start the handshake; then await `wait_handshake` and `wait_settings`."""
+        """Start (see `HttpEngine.connect`); a client then awaits `wait_handshake` and `wait_settings`."""
         self.engine.connect(address, self.clock.now())
         self.flush()
 
-    def receive(self, batch: Sequence[ReceivedBuffer]) -> None:
-        """Take a batch from the link; everything it causes happens before this returns."""
+    def receive(self, batch: Sequence[ReceivedBuffer] | bytes) -> None:
+        """Take a batch, or bytes, from the link; everything it causes happens before this returns."""
         self.last_received_at = now = self.clock.now()
-        self.engine.receive_datagrams(batch, now)
+        self._take(batch, now)
         self._dispatch()
         self.flush()
+        self._dispatch()  # sending may have issued connection IDs, and the peer may use them at once
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -224,9 +234,9 @@ class HttpConnection:
         """Send what the engine allows now, and arm its timer. Once per batch, after the commands of that batch."""
         if self.closed is not None:
             return
-        datagrams = self.engine.datagrams_to_send(self.clock.now())
-        if datagrams:
-            self._send(datagrams)
+        output = self._output(self.clock.now())
+        if output:
+            self._send(output)
         if self.wants_writable and not self.engine.is_datagram_queue_full:
             self.wants_writable = False
             self._loop.call_soon(self._notify_writable)
@@ -242,7 +252,12 @@ class HttpConnection:
 
     def fail_handshake(self, error: MasqueError) -> None:
         """Client: what is below us knows that no answer will come. Later than the handshake, TLS knows better."""
-        if self.handshake is None and self.closed is None:
+        if self.handshake is None:
+            self.fail(error)
+
+    def fail(self, error: MasqueError) -> None:
+        """What is below us broke: there is nobody left to say goodbye to."""
+        if self.closed is None:
             self._finish(ConnectionClosed(0, str(error), False, error))
 
     def statistics(self) -> EngineStatistics:
@@ -309,7 +324,7 @@ class HttpConnection:
     def _finish(self, event: ConnectionClosed) -> None:
         if event.error is not None or not event.is_application:
             # What the engine still wants to say, its CONNECTION_CLOSE, goes out before we let go.
-            self._send(self.engine.datagrams_to_send(self.clock.now()))
+            self._send(self._output(self.clock.now()))
         self.closed = event
         self._keep_alive.cancel()
         if self._timer is not None:
