@@ -7,11 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 from typing import ClassVar
 
 from masque_client.errors import LocalProtocolError, RemoteProtocolError
 from masque_client.protocol.capsule import Capsule, CapsuleType
 from masque_client.protocol.connect import CONNECT_IP
+from masque_client.protocol.dns_capsules import (
+    DRAFT_TYPES,
+    AssignedDns,
+    DnsAssignment,
+    DnsCapsuleTypes,
+    Pref64,
+    encode_dns_assign,
+    encode_pref64,
+    parse_dns_assign,
+    parse_pref64,
+)
 from masque_client.protocol.drops import DropReason
 from masque_client.protocol.error_codes import H3ErrorCode
 from masque_client.protocol.ip_capsules import (
@@ -59,13 +71,37 @@ class RoutesAdvertised:
     ranges: tuple[IpAddressRange, ...]
 
 
-class ConnectIpSession(Session[AddressesAssigned | AddressesRequested | RoutesAdvertised]):
+@dataclass(frozen=True, slots=True)
+class DnsAssigned:
+    """Client: the peer's complete DNS for us; replaces the last one. Whether to use it is the owner's decision.
+
+    Comes after the first `RoutesAdvertised`, however the capsules were ordered: without routes nobody can tell whether
+    a query to a nameserver would stay in the tunnel (draft-ietf-masque-connect-ip-dns-06 §5).
+    """
+
+    dns: DnsAssignment
+
+
+@dataclass(frozen=True, slots=True)
+class Pref64Assigned:
+    """Client: the prefixes by which the peer translates to IPv4; replaces the last ones, and empty means none."""
+
+    pref64: Pref64
+
+
+IpEvent = AddressesAssigned | AddressesRequested | RoutesAdvertised | DnsAssigned | Pref64Assigned
+"""What a CONNECT-IP session tells besides opening and closing."""
+
+
+class ConnectIpSession(Session[IpEvent]):
     """See `Session` for how to drive it.
 
     Args:
         role: a proxy's session additionally drops packets from sources it did not assign (BCP 38).
         enforce_routes: drop inbound packets to destinations that are neither assigned to us nor advertised by us.
             Only a proxy that leaves this to its own routing turns it off.
+        dns_types: the code points of DNS_ASSIGN and PREF64. A proxy's session does not know them in what it receives:
+            clients do not configure proxies, and unknown capsules are skipped.
 
     Attributes:
         max_packet: the tunnel MTU in bytes, IP header included; larger packets are answered with Packet Too Big.
@@ -74,6 +110,8 @@ class ConnectIpSession(Session[AddressesAssigned | AddressesRequested | RoutesAd
         routes: what the peer advertised: our destinations.
         granted: what we assigned to the peer.
         advertised: what we advertised to the peer.
+        dns: what the peer assigned to us, as of the last `DnsAssigned`.
+        pref64: likewise, of the last `Pref64Assigned`.
     """
 
     protocol = CONNECT_IP
@@ -85,14 +123,20 @@ class ConnectIpSession(Session[AddressesAssigned | AddressesRequested | RoutesAd
     }
     skips_long_datagrams = True
 
-    def __init__(self, role: Role, *, enforce_routes: bool = True) -> None:
-        super().__init__(role)
+    def __init__(self, role: Role, *, enforce_routes: bool = True, dns_types: DnsCapsuleTypes = DRAFT_TYPES) -> None:
+        super().__init__(role, dns_types.limits if role is Role.CLIENT else {})
         self.max_packet = MAX_PACKET
         self.assigned: tuple[AssignedAddress, ...] = ()
         self.routes: tuple[IpAddressRange, ...] = ()
         self.granted: tuple[AssignedAddress, ...] = ()
         self.advertised: tuple[IpAddressRange, ...] = ()
+        self.dns = DnsAssignment()
+        self.pref64 = Pref64()
         self._enforce_routes = enforce_routes
+        self._dns_types = dns_types
+        self._early_dns: DnsAssignment | None = None
+        self._knows_routes = False
+        self._has_advertised = False
         self._filter = PacketFilter(self.drops)
         self._our_request_ids: set[int] = set()
         self._their_request_ids: set[int] = set()
@@ -164,7 +208,32 @@ class ConnectIpSession(Session[AddressesAssigned | AddressesRequested | RoutesAd
             raise LocalProtocolError(problem)
         self._send(encode_route_advertisement(ranges))
         self.advertised = ranges
+        self._has_advertised = True
         self._update_filter()
+
+    def assign_dns(self, configurations: Iterable[AssignedDns]) -> None:
+        """Proxy: tell the client all DNS we have for it. After `advertise_routes` (draft §5).
+
+        Raises:
+            LocalProtocolError: on a client, before any routes, or something that clients must refuse.
+        """
+        self._require_proxy("DNS")
+        if not self._has_advertised:
+            raise LocalProtocolError("DNS is assigned after routes are advertised")
+        self._send(encode_dns_assign(configurations, self._dns_types))
+
+    def assign_pref64(self, prefixes: Iterable[IPv6Network]) -> None:
+        """Proxy: tell the client all prefixes by which we translate to IPv4; none withdraws those before.
+
+        Raises:
+            LocalProtocolError: on a client, or a prefix that cannot translate (RFC 6052 §2.2).
+        """
+        self._require_proxy("NAT64 prefixes")
+        self._send(encode_pref64(prefixes, self._dns_types))
+
+    def _require_proxy(self, what: str) -> None:
+        if self.role is Role.CLIENT:
+            raise LocalProtocolError(f"a client does not assign {what} to its proxy")
 
     def _send(self, capsule: bytes) -> None:
         if self.state is not SessionState.OPEN:
@@ -183,10 +252,25 @@ class ConnectIpSession(Session[AddressesAssigned | AddressesRequested | RoutesAd
             requests = parse_address_request(capsule.value)
             self._remember_request_ids({request.request_id for request in requests})
             self._events.append(AddressesRequested(requests))
-        else:
+        elif capsule.type == CapsuleType.ROUTE_ADVERTISEMENT:
             self.routes = parse_route_advertisement(capsule.value)
             self._events.append(RoutesAdvertised(self.routes))
             self._update_filter()
+            self._knows_routes = True
+            if self._early_dns is not None:
+                self._take_dns(self._early_dns)
+        elif capsule.type == self._dns_types.dns_assign:
+            self._take_dns(parse_dns_assign(capsule.value))
+        else:
+            self.pref64 = parse_pref64(capsule.value)
+            self._events.append(Pref64Assigned(self.pref64))
+
+    def _take_dns(self, dns: DnsAssignment) -> None:
+        """Hold the newest until there are routes to judge it by."""
+        self._early_dns = None if self._knows_routes else dns
+        if self._knows_routes:
+            self.dns = dns
+            self._events.append(DnsAssigned(dns))
 
     def _remember_request_ids(self, ids: set[int]) -> None:
         if reused := ids & self._their_request_ids:

@@ -19,6 +19,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from masque_client.errors import LocalProtocolError, RemoteProtocolError
@@ -85,6 +86,9 @@ EventT = TypeVar("EventT")
 class Session(ABC, Generic[EventT]):
     """Common to `ConnectUdpSession` and `ConnectIpSession`.
 
+    Args:
+        further_capsules: like `known_capsules`, for those that only some sessions of the class understand.
+
     Attributes:
         role: fixed at construction.
         state: see `SessionState`.
@@ -98,12 +102,14 @@ class Session(ABC, Generic[EventT]):
     skips_long_datagrams: ClassVar[bool]
     """Whether an over-long DATAGRAM capsule is skipped rather than an error."""
 
-    def __init__(self, role: Role) -> None:
+    def __init__(self, role: Role, further_capsules: Mapping[int, int] = MappingProxyType({})) -> None:
         self.role = role
         self.state = SessionState.REQUESTED
         self.drops: Counter[DropReason] = Counter()
         self._reader = CapsuleReader(
-            self.known_capsules, drops=self.drops, skip_long_datagrams=self.skips_long_datagrams
+            {**self.known_capsules, **further_capsules},
+            drops=self.drops,
+            skip_long_datagrams=self.skips_long_datagrams,
         )
         self._events: deque[EventT | SessionOpened | SessionClosed] = deque()
         self._outgoing = bytearray()

@@ -1,0 +1,42 @@
+"""Test vectors for DNS_ASSIGN and PREF64 capsules (draft-ietf-masque-connect-ip-dns-06). Hex of whole capsules."""
+
+from __future__ import annotations
+
+# §3.6.1: DoH on the proxy itself, for everything; no addresses
+FULL_TUNNEL = (
+    "9ace79ec3a010001000012" + "6d61737175652e6578616d706c652e6f7267"  # masque.example.org
+    "1e00010006026832026833" + "000700102f646e732d71756572797b3f646e737d" + "010000"
+)
+# §3.6.2: plain DNS at 192.0.2.33 and 2001:db8::1 for internal.corp.example; the length takes two bytes
+SPLIT_TUNNEL = (
+    "9ace79ec4056010001" + "01c0000221" + "0120010db8000000000000000000000001" + "0000"
+    "0115696e7465726e616c2e636f72702e6578616d706c65"
+    "0215696e7465726e616c2e636f72702e6578616d706c65" + "0c636f72702e6578616d706c65"
+)
+NOTHING = "9ace79ec00"
+# DoT only, port 853, for corp.example; plain DNS at 198.51.100.53 for lab.example
+TWO_CONFIGURATIONS = (
+    "9ace79ec4061" + "01000101c000023500" + "10646e732e636f72702e6578616d706c65"
+    "12000100040" + "3646f74" + "00020000" + "000300020355" + "010c636f72702e6578616d706c6500"
+    "01000201c6336435000000" + "010b6c61622e6578616d706c65" + "010b6c61622e6578616d706c65"
+)
+
+MALFORMED_DNS = {
+    "X1 priority 0": "9ace79ec0e01000001c0000221000000010000",
+    "X2 search count missing": "9ace79ec0d01000101c00002210000000100",
+    "X3 SvcParam keys 3 then 1": (
+        "9ace79ec2b01000101c0000221001064"
+        + "6e732e636f72702e6578616d706c65"
+        + "0d0003000203550001000302683201"
+        + "0000"
+    ),
+}
+
+WELL_KNOWN_PREFIX = "a74c0fbc0d" + "600064ff9b0000000000000000"
+THREE_PREFIXES = "a74c0fbc27600064ff9b0000000000000000" + "4020010db80064000000000000" + "2020010db80000000000000000"
+WITHDRAWN_PREFIXES = "a74c0fbc00"
+
+MALFORMED_PREF64 = {
+    "X4 twelve octets": "a74c0fbc0c600064ff9b00000000000000",
+    "X5 length 60": "a74c0fbc0d3c0064ff9b0000000000000000",
+}
