@@ -254,4 +254,4 @@ def _reason(error: BaseException) -> str:
     """An OS or library error in few words."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error) or type(error).__name__
+    return str(error).rstrip(".") or type(error).__name__
