@@ -5,6 +5,7 @@
     ├── RemoteProtocolError           the peer broke a rule; names the clause
     ├── ConfigurationError            what the user gave us cannot work
     │   ├── TemplateError             a URI template breaks RFC 9298 §2 / RFC 9484 §3
+    │   ├── DestinationBlocked        rules and user leave no way to a destination
     │   └── PvdError                  a PvD document is unusable (RFC 8801, proxy-config)
     │       └── PvdUnavailable        429 or 5xx instead of one; worth another try
     ├── ConnectError                  the proxy could not be reached
@@ -87,6 +88,12 @@ class TemplateError(ConfigurationError):
     """A URI template breaks the restrictions of RFC 9298 §2 or RFC 9484 §3."""
 
     default_hint = "a template looks like https://proxy.example/.well-known/masque/udp/{target_host}/{target_port}/"
+
+
+class DestinationBlocked(ConfigurationError):
+    """The proxies' rules and the user's settings leave no way to a destination. Raised by `tunnel.router`."""
+
+    default_hint = "see why with `masque-connect discover --for`; --unmatched direct goes around the proxies"
 
 
 class PvdError(ConfigurationError):

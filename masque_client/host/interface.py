@@ -60,6 +60,8 @@ class HostConfiguration:
         routes: what goes into the tunnel (ROUTE_ADVERTISEMENT, as prefixes). With a default route, or one so short
             that it is a default route in disguise, more specific routes of the main table stay in force, so directly
             attached networks remain reachable.
+        unreachable: what must not leave this machine, in or outside the tunnel: it fails at once (EHOSTUNREACH). The
+            more specific of these and `routes` counts; none may be in both.
         fwmark: of the outer socket (SO_MARK), never 0.
         block_ipv4: traffic of this family that `routes` do not cover fails at once (EHOSTUNREACH) instead of leaving
             outside the tunnel. Directly attached networks remain reachable.
@@ -72,6 +74,7 @@ class HostConfiguration:
     mtu: int
     addresses: tuple[Interface, ...] = ()
     routes: tuple[Network, ...] = ()
+    unreachable: tuple[Network, ...] = ()
     fwmark: int = DEFAULT_FWMARK
     block_ipv4: bool = False
     block_ipv6: bool = False
@@ -82,7 +85,9 @@ class HostConfiguration:
             raise ConfigurationError(f"{self.mtu} bytes cannot be the MTU of a tunnel")
         if not 0 < self.fwmark <= 0xFFFF_FFFF:
             raise ConfigurationError("the firewall mark of the outer socket must be a number from 1 to 0xffffffff")
-        for route in self.routes:
+        if both := set(self.routes) & set(self.unreachable):
+            raise ConfigurationError(f"{min(map(str, both))} cannot both enter the tunnel and be unreachable")
+        for route in (*self.routes, *self.unreachable):
             if any(route.version == own.version and route.subnet_of(own) for own in _LOOPBACKS):  # type: ignore[arg-type]
                 raise ConfigurationError(f"a tunnel may not carry the loopback route {route}")
 

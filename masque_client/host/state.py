@@ -127,6 +127,7 @@ def desired_state(configuration: HostConfiguration) -> HostState:
     blocked = blocked_families(configuration)
     addresses = {ip_interface(address.ip) for address in configuration.addresses if address.version in usable}
     routes = {Route(network) for network in configuration.routes if network.version in usable}
+    routes |= {Route(network, RouteKind.UNREACHABLE) for network in configuration.unreachable}
     routes |= {Route(DEFAULT_ROUTES[family], RouteKind.UNREACHABLE) for family in blocked}
     rules = {rule for family in FAMILIES for rule in _rules(configuration, family, routes)}
     return HostState(
@@ -137,6 +138,11 @@ def desired_state(configuration: HostConfiguration) -> HostState:
     )
 
 
+def is_default_in_disguise(network: Network) -> bool:
+    """Whether a prefix is a default route, or so short that it is meant as one."""
+    return network.prefixlen <= DEFAULT_IN_DISGUISE[network.version]
+
+
 def blocked_families(configuration: HostConfiguration) -> frozenset[Family]:
     """The families whose other traffic must not leave."""
     blocks = {4: configuration.block_ipv4, 6: configuration.block_ipv6}
@@ -145,11 +151,11 @@ def blocked_families(configuration: HostConfiguration) -> frozenset[Family]:
 
 def _rules(configuration: HostConfiguration, family: Family, routes: set[Route]) -> list[Rule]:
     """The rules of one family, none when it has no route."""
-    lengths = [route.destination.prefixlen for route in routes if route.destination.version == family]
-    if not lengths:
+    destinations = [route.destination for route in routes if route.destination.version == family]
+    if not destinations:
         return []
     identity = TunnelIdentity.of(configuration.device)
-    full = min(lengths) <= DEFAULT_IN_DISGUISE[family]
+    full = any(map(is_default_in_disguise, destinations))
     flow_at, local_at, tunnel_at, after_at = (identity.priority(position, full=full) for position in range(4))
     rules = [Rule(family, tunnel_at, RuleKind.TUNNEL, table=identity.table, fwmark=configuration.fwmark)]
     if full:

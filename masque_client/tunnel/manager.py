@@ -23,19 +23,24 @@ from typing import Self
 
 from masque_client.dataplane.forwarder import Forwarder, Traffic
 from masque_client.engine.interface import EngineStatistics
-from masque_client.errors import HostError, MasqueError, ProxyRefused, TimedOut
+from masque_client.errors import HostError, MasqueError, ProxyRefused, PvdError, TimedOut
 from masque_client.host.interface import DEFAULT_FWMARK, HostConfiguration, HostNetwork, OuterFlow
-from masque_client.http.connector import ConnectOptions, ProxyConnection
+from masque_client.host.state import is_default_in_disguise
+from masque_client.http.connector import ConnectOptions, ProxyConnection, connect
 from masque_client.http.stream import SessionStream
 from masque_client.netio.clock import Clock
 from masque_client.netio.tun import TunDevice
 from masque_client.protocol.connect import ip_request_headers
 from masque_client.protocol.ip_capsules import ANY_IPV4, ANY_IPV6, RequestedAddress, to_prefixes
 from masque_client.protocol.ip_session import AddressesAssigned, AddressesRequested, ConnectIpSession, RoutesAdvertised
+from masque_client.protocol.mtu import MAX_TUNNEL_MTU
 from masque_client.protocol.session import Role, SessionClosed, SessionOpened
+from masque_client.protocol.uri_template import IpTemplate
+from masque_client.pvd.proxies import PvdProxy
+from masque_client.tunnel.failover import use_first
 from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
 from masque_client.tunnel.probe import probe
-from masque_client.tunnel.proxies import connect_first
+from masque_client.tunnel.route_policy import RoutePolicy, Unmatched, route_policy
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +54,13 @@ ROUTES_TIMEOUT_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class TunnelStatus:
-    """What is true now. `probe_rtt_s` is None when no probe came back: then nothing proves that packets flow."""
+    """What is true now.
+
+    Attributes:
+        excluded: what the proxy advertises but its rules keep out of the tunnel; direct or blocked as the user decided.
+        unsupported_rules: rules that routes cannot express and that are not honoured, in words.
+        probe_rtt_s: None when no probe came back: then nothing proves that packets flow.
+    """
 
     proxy: str
     proxy_address: str
@@ -57,6 +68,8 @@ class TunnelStatus:
     interface: str
     addresses: tuple[str, ...]
     routes: tuple[str, ...]
+    excluded: tuple[str, ...]
+    unsupported_rules: tuple[str, ...]
     mtu: int
     probe_rtt_s: float | None
     traffic: Traffic
@@ -70,6 +83,7 @@ class ConnectIpTunnel:
     Args:
         host: the machine's network; `restore` is called on the way out.
         on_change: called after every applied change of addresses, routes or MTU.
+        on_proxy_failure: told of each proxy that did not do, also when another one then does.
 
     Raises (from `async with`):
         MasqueError: of the step that failed; by then everything before it has been undone.
@@ -82,11 +96,13 @@ class ConnectIpTunnel:
         clock: Clock,
         *,
         on_change: Callable[[], None] = lambda: None,
+        on_proxy_failure: Callable[[PvdProxy, MasqueError], None] = lambda proxy, error: None,
     ) -> None:
         self._options = options
         self._host = host
         self._clock = clock
         self._on_change = on_change
+        self._on_proxy_failure = on_proxy_failure
         self._stack = AsyncExitStack()
         self._session = ConnectIpSession(Role.CLIENT)
         self._news = asyncio.Event()
@@ -95,6 +111,9 @@ class ConnectIpTunnel:
         self._failed: asyncio.Future[MasqueError] = asyncio.get_running_loop().create_future()
         self._configuration: HostConfiguration | None = None
         self._probe_rtt_s: float | None = None
+        self._route_policy = RoutePolicy(())
+        self._proxy: PvdProxy
+        self._template: IpTemplate
         self._connection: ProxyConnection
         self._stream: SessionStream[AddressesAssigned | AddressesRequested | RoutesAdvertised]
         self._tun: TunDevice
@@ -138,6 +157,8 @@ class ConnectIpTunnel:
             interface=self._tun.name,
             addresses=tuple(map(str, self._configuration.addresses)),
             routes=tuple(map(str, self._configuration.routes)),
+            excluded=tuple(map(str, self._route_policy.excluded)),
+            unsupported_rules=tuple(map(str, self._route_policy.unsupported)),
             mtu=self._configuration.mtu,
             probe_rtt_s=self._probe_rtt_s,
             traffic=self._forwarder.traffic,
@@ -156,14 +177,30 @@ class ConnectIpTunnel:
     async def _connect(self) -> None:
         options = self._options
         dial = ConnectOptions(engine=options.engine, tls=options.tls, mark=DEFAULT_FWMARK)
-        self._template, self._connection = await connect_first(list(options.templates), dial, self._clock)
+
+        async def reach(proxy: PvdProxy) -> ProxyConnection:
+            return await connect(proxy.authority.host, proxy.authority.port, dial, self._clock)
+
+        self._proxy, self._connection = await use_first(
+            options.proxies.candidates,
+            reach,
+            self._open_session,
+            release=ProxyConnection.close,
+            policy=options.failover,
+            on_failure=self._on_proxy_failure,
+        )
         self._stack.callback(self._connection.close)
+        self._stack.callback(self._stream.close)
+
+    async def _open_session(self, proxy: PvdProxy, connection: ProxyConnection) -> tuple[PvdProxy, ProxyConnection]:
+        """Ask this proxy for the tunnel; a session that another one refused is not used again."""
+        assert isinstance(proxy.proxy, IpTemplate)
+        self._template, self._session = proxy.proxy, ConnectIpSession(Role.CLIENT)
         self._stream = SessionStream(
             self._session, on_payloads=self._discard, on_event=self._on_event, on_writable=self._on_writable
         )
-        headers = ip_request_headers(self._template.expand(), options.headers)
-        await self._stream.open(self._connection.http, headers)
-        self._stack.callback(self._stream.close)
+        await self._stream.open(connection.http, ip_request_headers(self._template.expand(), self._options.headers))
+        return proxy, connection
 
     async def _wait_addresses(self) -> None:
         """Until every family the proxy will give us is there (digest I-30)."""
@@ -250,7 +287,7 @@ class ConnectIpTunnel:
             self._on_change()
 
     def _apply(self) -> None:
-        mtu = self._stream.max_payload
+        mtu = min(self._stream.max_payload, MAX_TUNNEL_MTU)
         self._session.max_packet = mtu
         wanted = self._wanted(mtu)
         if not wanted.addresses:
@@ -261,19 +298,38 @@ class ConnectIpTunnel:
     def _wanted(self, mtu: int) -> HostConfiguration:
         """The host network that the session's state asks for."""
         usable = HostConfiguration(device=self._tun.name, mtu=mtu, addresses=tuple(self._addresses())).usable_families
-        routes = [route for route in self._routes() if route.version in usable]
-        is_full_tunnel = any(route.prefixlen == 0 for route in routes)
-        outer = OuterFlow("udp", self._connection.link.socket.local_address, self._connection.address)
+        policy = self._judge_routes([route for route in self._routes() if route.version in usable])
+        unreachable = policy.excluded if self._options.unmatched is Unmatched.BLOCK else ()
+        is_full_tunnel = any(is_default_in_disguise(route) for route in (*policy.tunnel, *unreachable))
+        connection = self._connection
+        outer = OuterFlow(connection.transport, connection.link.local_address, connection.address)
         return HostConfiguration(
             device=self._tun.name,
             mtu=mtu,
             addresses=tuple(address for address in self._addresses() if address.version in usable),
-            routes=tuple(routes),
+            routes=policy.tunnel,
+            unreachable=unreachable,
             # A full tunnel of one family must not let the other one leak past it.
             block_ipv4=is_full_tunnel and 4 not in usable,
             block_ipv6=is_full_tunnel and 6 not in usable,
             outer_flows=(outer,),
         )
+
+    def _judge_routes(self, advertised: list[IPv4Network | IPv6Network]) -> RoutePolicy:
+        """What the proxy's rules let into the tunnel."""
+        proxies = self._options.proxies
+        policy = route_policy(advertised, self._proxy, proxies.proxies, proxies.rules)
+        if policy.unsupported and self._options.strict_rules:
+            raise PvdError(
+                "; ".join(map(str, policy.unsupported)), hint="leave out --strict-rules to tunnel in spite of it"
+            )
+        if advertised and not policy.tunnel:
+            raise PvdError(
+                f"the rules let nothing that {self._template.host} advertises into the tunnel",
+                hint="see the rules: masque-connect discover HOST",
+            )
+        self._route_policy = policy
+        return policy
 
     def _addresses(self) -> list[IPv4Interface | IPv6Interface]:
         """One host address of every assigned prefix, alone on its link: what is around it only routes may say."""

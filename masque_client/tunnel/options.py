@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from masque_client.engine.interface import EngineName, Headers, TlsConfiguration
-from masque_client.protocol.uri_template import IpTemplate
+from masque_client.tunnel.failover import Failover
+from masque_client.tunnel.proxies import ProxyChoice
+from masque_client.tunnel.route_policy import Unmatched
 
 
 class AddressRequestMode(StrEnum):
@@ -22,16 +24,22 @@ class TunnelOptions:
     """One CONNECT-IP tunnel.
 
     Attributes:
-        templates: the proxies to try, best first (`tunnel.proxies.ip_proxies`).
+        proxies: the ones to try, best first, and the rules for what they may carry (`tunnel.proxies.ip_proxies`).
         engine, tls: see `EngineConfiguration`.
         headers: extra request header fields, such as authorization. Never logged.
         interface: name of the TUN device; `%d` is replaced by the kernel.
         address_request: see `AddressRequestMode`.
+        failover: after which failures the next proxy is tried.
+        unmatched: for addresses that the proxy advertises but the rules keep out of the tunnel.
+        strict_rules: a rule that routes cannot express fails the tunnel, instead of being reported in its status.
     """
 
-    templates: tuple[IpTemplate, ...]
+    proxies: ProxyChoice
     engine: EngineName = EngineName.AUTO
     tls: TlsConfiguration = field(default_factory=TlsConfiguration)
     headers: Headers = ()
     interface: str = "masque%d"
     address_request: AddressRequestMode = AddressRequestMode.AUTO
+    failover: Failover = Failover.UNAVAILABLE
+    unmatched: Unmatched = Unmatched.BLOCK
+    strict_rules: bool = False

@@ -1,4 +1,4 @@
-"""Which proxies to try: from what a person typed to URI templates, in order of preference.
+"""Which proxies to try: from what a person typed to candidates, in order of preference, and the rules for their use.
 
 HOST[:PORT]                     discovered: the PvD document of HOST names the proxies
 https://HOST/.well-known/pvd    discovered: that very document
@@ -9,11 +9,12 @@ https://HOST[:PORT]/path…       a URI template; nothing is fetched
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from masque_client.engine.interface import TlsConfiguration
-from masque_client.errors import ConfigurationError, ConnectError, PvdError
+from masque_client.errors import ConfigurationError, MasqueError, PvdError
 from masque_client.http.connector import ConnectOptions, ProxyConnection, connect
 from masque_client.netio.clock import Clock
 from masque_client.protocol.uri_template import (
@@ -22,14 +23,40 @@ from masque_client.protocol.uri_template import (
     default_ip_template,
     default_udp_template,
 )
-from masque_client.pvd.discover import discover
-from masque_client.pvd.proxies import ProxyProtocol
+from masque_client.pvd.discover import Discovery, discover
+from masque_client.pvd.match import LocalPolicy, Matcher
+from masque_client.pvd.model import PvdDocument
+from masque_client.pvd.names import HostPort
+from masque_client.pvd.proxies import ProxyProtocol, PvdProxy
+from masque_client.pvd.rules import ProxyRule
+from masque_client.tunnel.failover import Failover, use_first
 
 Template = TypeVar("Template", UdpTemplate, IpTemplate)
 
 
-async def udp_proxies(text: str, tls: TlsConfiguration) -> list[UdpTemplate]:
-    """CONNECT-UDP templates to try for `text`, best first; never empty.
+@dataclass(frozen=True, slots=True)
+class ProxyChoice:
+    """What the words lead to.
+
+    Attributes:
+        candidates: proxies of the wanted protocol, best first; never empty. Each still has rules to obey.
+        proxies: all proxies that the rules may name, of whatever protocol, in the document's order.
+        rules: in the document's order.
+        document: where they come from; None for a URL of the user's, which has no rules.
+    """
+
+    candidates: tuple[PvdProxy, ...]
+    proxies: tuple[PvdProxy, ...]
+    rules: tuple[ProxyRule, ...] = ()
+    document: PvdDocument | None = None
+
+    def matcher(self, policy: LocalPolicy | None = None) -> Matcher:
+        """The rules, compiled."""
+        return Matcher(self.proxies, self.rules, policy=policy)
+
+
+async def udp_proxies(text: str, tls: TlsConfiguration) -> ProxyChoice:
+    """CONNECT-UDP proxies for `text`: `candidates[n].proxy` is a `UdpTemplate`.
 
     Raises:
         ConfigurationError, TemplateError, PvdError: `text` or the document it leads to names none.
@@ -38,26 +65,28 @@ async def udp_proxies(text: str, tls: TlsConfiguration) -> list[UdpTemplate]:
     return await _proxies(text, tls, ProxyProtocol.CONNECT_UDP, UdpTemplate.parse, default_udp_template)
 
 
-async def ip_proxies(text: str, tls: TlsConfiguration) -> list[IpTemplate]:
-    """CONNECT-IP templates to try for `text`; as `udp_proxies`."""
+async def ip_proxies(text: str, tls: TlsConfiguration) -> ProxyChoice:
+    """CONNECT-IP proxies for `text`, whose `proxy` is an `IpTemplate`; as `udp_proxies`."""
     return await _proxies(text, tls, ProxyProtocol.CONNECT_IP, IpTemplate.parse, default_ip_template)
 
 
 async def connect_first(
-    templates: list[Template], options: ConnectOptions, clock: Clock
+    templates: list[Template],
+    options: ConnectOptions,
+    clock: Clock,
+    *,
+    policy: Failover = Failover.UNAVAILABLE,
+    on_failure: Callable[[Template, MasqueError], None] = lambda template, error: None,
 ) -> tuple[Template, ProxyConnection]:
-    """Connect to the first proxy that can be reached; the error of the last one when none can.
+    """Connect to the first proxy that can be reached; raises and moves on as `failover.use_first`."""
 
-    Only unreachability moves on to the next: a proxy that refuses us, or that we must not trust, has answered.
-    """
-    failure: ConnectError | None = None
-    for template in templates:
-        try:
-            return template, await connect(template.host, template.port, options, clock)
-        except ConnectError as error:
-            failure = error
-    assert failure is not None, "connect_first needs at least one template"
-    raise failure
+    async def reach(template: Template) -> ProxyConnection:
+        return await connect(template.host, template.port, options, clock)
+
+    async def use(template: Template, connection: ProxyConnection) -> tuple[Template, ProxyConnection]:
+        return template, connection
+
+    return await use_first(templates, reach, use, release=ProxyConnection.close, policy=policy, on_failure=on_failure)
 
 
 async def _proxies(
@@ -66,20 +95,33 @@ async def _proxies(
     protocol: ProxyProtocol,
     parse: Callable[[str], Template],
     default: Callable[[str], Template],
-) -> list[Template]:
+) -> ProxyChoice:
     if "://" in text:
         url = urlsplit(text)
         if url.scheme != "https":
             raise ConfigurationError(f"{text}: only https is safe to tunnel through", hint="write https://…")
         if url.path in ("", "/") and not url.query:
-            return [default(url.netloc)]
+            return _of_template(protocol, default(url.netloc))
         if url.path != "/.well-known/pvd":
-            return [parse(text)]
-    found = await discover(text, tls=tls)
-    templates = [proxy.proxy for proxy in found.candidates(protocol)]
-    if not templates:
+            return _of_template(protocol, parse(text))
+    return choose(await discover(text, tls=tls), protocol)
+
+
+def choose(found: Discovery, protocol: ProxyProtocol) -> ProxyChoice:
+    """The proxies of one protocol in a document.
+
+    Raises:
+        PvdError: there is none.
+    """
+    candidates = found.candidates(protocol)
+    if not candidates:
         raise PvdError(
-            f"{found.document.identifier} offers no {protocol} proxy for all traffic",
-            hint=f"see what it offers: masque-connect discover {text}",
+            f"{found.document.identifier} offers no {protocol} proxy",
+            hint=f"see what it offers: masque-connect discover {found.source.url}",
         )
-    return [template for template in templates if isinstance(template, type(default("proxy.invalid")))]
+    return ProxyChoice(tuple(candidates), found.document.proxies, found.document.rules, found.document)
+
+
+def _of_template(protocol: ProxyProtocol, template: UdpTemplate | IpTemplate) -> ProxyChoice:
+    proxy = PvdProxy(protocol, template, template.text, HostPort(template.host, template.port))
+    return ProxyChoice((proxy,), (proxy,))

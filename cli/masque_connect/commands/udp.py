@@ -6,17 +6,21 @@ import argparse
 import asyncio
 import ipaddress
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 from masque_client.engine.interface import Address
 from masque_client.errors import ConfigurationError, MasqueError, concerns_whole_proxy
-from masque_client.http.connector import ConnectOptions, ProxyConnection
+from masque_client.http.connector import ProxyConnection
 from masque_client.netio.clock import Clock, MonotonicClock
 from masque_client.protocol.uri_template import UdpTemplate
+from masque_client.pvd.match import FlowKind
+from masque_client.pvd.proxies import PvdProxy
 from masque_client.sockets.port_forwarder import Forward, PortForwarder
-from masque_client.tunnel.proxies import connect_first, udp_proxies
+from masque_client.tunnel.router import Decision, Way, blocked
 from masque_connect import options as shared
 from masque_connect.render import SCHEMA_VERSION, Live, print_json_line, rates, remark
+from masque_connect.routing import Routing, add_routing, open_routing
 from masque_connect.running import run_until_signal
 
 REMARK_INTERVAL_S = 5.0
@@ -42,6 +46,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="allow a local address other than loopback: everybody who reaches it may use your tunnel",
     )
+    add_routing(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout when ready")
     shared.add_engine(parser)
     shared.add_trust(parser)
@@ -57,54 +62,97 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _run(options: argparse.Namespace, forwards: list[Forward]) -> int:
-    tls, headers, clock = shared.tls_configuration(options), shared.read_headers(options.header_file), MonotonicClock()
+    clock = MonotonicClock()
     async with AsyncExitStack() as stack:
-        template, proxy = await connect_first(
-            await udp_proxies(options.proxy, tls), ConnectOptions(engine=options.engine, tls=tls), clock
-        )
-        stack.callback(proxy.close)
-        failures = _Failures(clock)
+        routing = await stack.enter_async_context(open_routing(options, clock))
+        failures = _Failures(clock, may_give_up=not routing.has_alternatives)
         ports: list[PortForwarder] = []
+        decisions = [await _decide(routing, forward) for forward in forwards]
         for forward in forwards:
-            port = PortForwarder(forward, proxy.http, template, clock, extra_headers=headers, on_error=failures.add)
+            port = PortForwarder(forward, routing.router, clock, on_error=failures.add)
             stack.push_async_callback(port.close)
             ports.append(port)
-            target = _show((forward.host, forward.port))
-            remark(f"{_show(port.local_address)} → {target} through {template.host}")
+        for port, decision in zip(ports, decisions, strict=True):
+            remark(f"{_show(port.local_address)} → {_target(port)} {_in_words(decision)}")
+        first = next((decision.proxies[0] for decision in decisions if decision.proxies), None)
+        proxy = routing.connection_to(first)
         if options.json:
-            print_json_line(_describe(proxy, template, ports))
-        remark(f"ready ({proxy.http.engine.name}, {proxy.address[0]}); stop with Ctrl-C")
+            print_json_line(_describe(first, proxy, ports, decisions))
+        remark(f"ready ({_how(proxy)}); stop with Ctrl-C")
         with Live() as live:
-            await _watch(proxy, ports, failures, live)
+            await _watch(routing, proxy, ports, failures, live)
     return 0
 
 
-def _describe(proxy: ProxyConnection, template: UdpTemplate, ports: list[PortForwarder]) -> dict[str, Any]:
+async def _decide(routing: Routing, forward: Forward) -> Decision:
+    """Where a forward goes, its proxy connected: what will not work is said before anything is said to be ready.
+
+    Raises:
+        DestinationBlocked: nowhere.
+        MasqueError: none of its proxies can be had.
+    """
+    decision = routing.router.decide(FlowKind.UDP, forward.host, forward.port)
+    if decision.way is Way.BLOCKED:
+        raise blocked(decision)
+    if decision.way is Way.PROXY:
+        decision = replace(decision, proxies=(await routing.router.warm(decision),))
+    return decision
+
+
+def _describe(
+    first: PvdProxy | None, proxy: ProxyConnection | None, ports: list[PortForwarder], decisions: list[Decision]
+) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "state": "ready",
-        "proxy": template.authority,
-        "proxy_address": proxy.address[0],
+        "proxy": first and _authority(first),
+        "proxy_address": proxy and proxy.address[0],
         "http_version": 3,
-        "engine": proxy.http.engine.name,
+        "engine": proxy and proxy.http.engine.name,
         "forwards": [
-            {"local": _show(port.local_address), "target": _show((port.forward.host, port.forward.port))}
-            for port in ports
+            {
+                "local": _show(port.local_address),
+                "target": _target(port),
+                "way": str(decision.way),
+                "proxy": _authority(decision.proxies[0]) if decision.proxies else None,
+                "reason": decision.reason,
+            }
+            for port, decision in zip(ports, decisions, strict=True)
         ],
     }
+
+
+def _in_words(decision: Decision) -> str:
+    if decision.proxies:
+        return f"through {decision.proxies[0].authority.host}"
+    return f"DIRECTLY, through no proxy ({decision.reason})"
+
+
+def _how(proxy: ProxyConnection | None) -> str:
+    return "no proxy is used" if proxy is None else f"{proxy.http.engine.name}, {proxy.address[0]}"
+
+
+def _authority(proxy: PvdProxy) -> str:
+    assert isinstance(proxy.proxy, UdpTemplate)
+    return proxy.proxy.authority
+
+
+def _target(port: PortForwarder) -> str:
+    return _show((port.forward.host, port.forward.port))
 
 
 class _Failures:
     """What becomes of the errors that end flows: the command ends when `fatal` is set, the others are remarks."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, may_give_up: bool) -> None:
+        self._may_give_up = may_give_up
         self.fatal: asyncio.Future[MasqueError] = asyncio.get_running_loop().create_future()
         self._clock = clock
         self._silent_until = 0.0
         self._unsaid = 0
 
     def add(self, error: MasqueError) -> None:
-        if concerns_whole_proxy(error):
+        if self._may_give_up and concerns_whole_proxy(error):
             if not self.fatal.done():
                 self.fatal.set_result(error)
         elif self._clock.now() < self._silent_until:
@@ -115,22 +163,29 @@ class _Failures:
             self._silent_until, self._unsaid = self._clock.now() + REMARK_INTERVAL_S, 0
 
 
-async def _watch(proxy: ProxyConnection, ports: list[PortForwarder], failures: _Failures, live: Live) -> None:
-    """Refresh the live line every second until the connection, or our hope in it, is gone; then raise why."""
-    closed = asyncio.ensure_future(proxy.http.wait_closed())
+async def _watch(
+    routing: Routing, proxy: ProxyConnection | None, ports: list[PortForwarder], failures: _Failures, live: Live
+) -> None:
+    """Refresh the live line every second until the only proxy, or our hope in it, is gone; then raise why."""
+    forever: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    is_only_proxy = proxy is not None and not routing.has_alternatives
+    closed = asyncio.ensure_future(proxy.http.wait_closed()) if proxy is not None and is_only_proxy else forever
     either: list[asyncio.Future[Any]] = [closed, failures.fatal]
     sent = received = 0
     try:
         while not closed.done() and not failures.fatal.done():
             now_sent = sum(port.statistics.bytes_out for port in ports)
             now_received = sum(port.statistics.bytes_in for port in ports)
-            flows = sum(len(port.flows) for port in ports)
-            live.update(f"{flows} flows  {rates(now_sent - sent, now_received - received, proxy.http.statistics())}")
+            flows = sum(port.flows for port in ports)
+            live.update(f"{flows} flows  {rates(now_sent - sent, now_received - received, routing.statistics())}")
             sent, received = now_sent, now_received
             await asyncio.wait(either, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
     finally:
         closed.cancel()
-    raise failures.fatal.result() if failures.fatal.done() else proxy.http.closed_error()
+    if failures.fatal.done():
+        raise failures.fatal.result()
+    assert proxy is not None
+    raise proxy.http.closed_error()
 
 
 def parse_forward(text: str, *, allow_any: bool) -> Forward:

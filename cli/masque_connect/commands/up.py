@@ -6,14 +6,16 @@ import argparse
 import asyncio
 from typing import Any
 
-from masque_client.errors import ConfigurationError, ConnectionLost
+from masque_client.errors import ConfigurationError, ConnectionLost, MasqueError
 from masque_client.host import system_network
 from masque_client.netio.clock import MonotonicClock
+from masque_client.pvd.proxies import PvdProxy
 from masque_client.tunnel.manager import ConnectIpTunnel, TunnelStatus
 from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
 from masque_client.tunnel.proxies import ip_proxies
 from masque_connect import options as shared
 from masque_connect.render import SCHEMA_VERSION, Live, print_json_line, rates, remark
+from masque_connect.routing import add_routing
 from masque_connect.running import run_until_signal
 
 
@@ -36,6 +38,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="{auto,immediate,never}",
         help="when to ask the proxy for addresses (default: auto: after waiting half a second for them)",
     )
+    add_routing(parser)
+    parser.add_argument(
+        "--strict-rules",
+        action="store_true",
+        help="fail when the proxy's rules say something that routes cannot do, instead of warning",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per line and change on stdout")
     shared.add_engine(parser)
     shared.add_trust(parser)
@@ -55,18 +63,27 @@ async def _run(options: argparse.Namespace) -> int:
     host = system_network()
     tls, headers = shared.tls_configuration(options), shared.read_headers(options.header_file)
     tunnel_options = TunnelOptions(
-        templates=tuple(await ip_proxies(options.proxy, tls)),
+        proxies=await ip_proxies(options.proxy, tls),
         engine=options.engine,
         tls=tls,
         headers=headers,
         interface=options.interface,
         address_request=options.address_request,
+        failover=options.failover,
+        unmatched=options.unmatched,
+        strict_rules=options.strict_rules,
     )
 
     def announce() -> None:
         _announce(tunnel.status(), as_json=options.json)
 
-    tunnel = ConnectIpTunnel(tunnel_options, host, MonotonicClock(), on_change=announce)
+    def on_proxy_failure(proxy: PvdProxy, error: MasqueError) -> None:
+        if len(tunnel_options.proxies.candidates) > 1:
+            remark(f"{proxy.authority}: {error}")
+
+    tunnel = ConnectIpTunnel(
+        tunnel_options, host, MonotonicClock(), on_change=announce, on_proxy_failure=on_proxy_failure
+    )
     async with tunnel:
         announce()
         with Live() as live:
@@ -104,6 +121,10 @@ def _announce(status: TunnelStatus, *, as_json: bool) -> None:
     remark(f"  device    {status.interface}, MTU {status.mtu}")
     remark(f"  addresses {', '.join(status.addresses)}")
     remark(f"  routes    {', '.join(status.routes) or 'none advertised'}")
+    if status.excluded:
+        remark(f"  excluded  {', '.join(status.excluded)}")
+    for rule in status.unsupported_rules:
+        remark(f"  WARNING   not honoured: {rule}")
     remark(f"  probe     {verified}")
     remark("  undo      Ctrl-C")
 
@@ -121,6 +142,8 @@ def describe(status: TunnelStatus) -> dict[str, Any]:
         "interface": status.interface,
         "addresses": status.addresses,
         "routes": status.routes,
+        "excluded_routes": status.excluded,
+        "unsupported_rules": status.unsupported_rules,
         "mtu": {"tunnel": status.mtu, "udp_payload": status.connection.max_udp_payload},
         "probe_rtt_ms": None if status.probe_rtt_s is None else round(status.probe_rtt_s * 1000, 3),
     }

@@ -27,6 +27,7 @@ CASES = [
     (errors.PrivilegeError("x"), 9),
     (errors.ConfigurationError("x"), 65),
     (errors.TemplateError("x"), 65),
+    (errors.DestinationBlocked("x"), 65),
     (errors.PvdError("x"), 65),
     (errors.PvdUnavailable("x", status=503), 65),
 ]

@@ -1,0 +1,113 @@
+"""What `udp` and `socks` share: options and set-up of a router that sends each destination where the rules say."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from masque_client.engine.interface import EngineStatistics
+from masque_client.errors import MasqueError
+from masque_client.http.connector import ConnectOptions, ProxyConnection
+from masque_client.netio.clock import Clock
+from masque_client.pvd.proxies import PvdProxy
+from masque_client.tunnel.failover import Failover
+from masque_client.tunnel.proxies import ProxyChoice, udp_proxies
+from masque_client.tunnel.proxy_pool import ProxyPool
+from masque_client.tunnel.route_policy import Unmatched
+from masque_client.tunnel.router import Router
+from masque_connect import options as shared
+from masque_connect.render import remark
+
+REMARK_INTERVAL_S = 30.0
+"""A proxy that keeps failing is mentioned this often."""
+_NOTHING = EngineStatistics(None, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def add_failover(parser: argparse.ArgumentParser) -> None:
+    """--failover."""
+    parser.add_argument(
+        "--failover",
+        type=Failover,
+        choices=list(Failover),
+        default=Failover.UNAVAILABLE,
+        metavar="{unavailable,any}",
+        help="try the next proxy when one is unavailable (default), or also when its certificate does not verify or it "
+        "refuses our credentials",
+    )
+
+
+def add_routing(parser: argparse.ArgumentParser) -> None:
+    """--unmatched and --failover; `up` has them, too."""
+    parser.add_argument(
+        "--unmatched",
+        type=Unmatched,
+        choices=list(Unmatched),
+        default=Unmatched.BLOCK,
+        metavar="{direct,block}",
+        help="destinations that the proxies' rules exclude or do not cover: refuse them (default: block), or send "
+        "them directly, through no proxy",
+    )
+    add_failover(parser)
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """A router at work."""
+
+    choice: ProxyChoice
+    router: Router
+
+    @property
+    def has_alternatives(self) -> bool:
+        """Whether there is more than one proxy, so that the end of one is not the end of all."""
+        return len({proxy.text for proxy in self.choice.candidates}) > 1
+
+    def connection_to(self, proxy: PvdProxy | None) -> ProxyConnection | None:
+        """The connection to a proxy, if there is one now."""
+        return None if proxy is None else self.router.pool.existing(proxy.authority)
+
+    def statistics(self) -> EngineStatistics:
+        """Of the first connection, for the live line."""
+        connection = next(iter(self.router.pool.connections.values()), None)
+        return _NOTHING if connection is None else connection.http.statistics()
+
+
+class _ProxyRemarks:
+    """Says that a proxy failed, though not each time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._silent_until: dict[str, float] = {}
+
+    def add(self, proxy: PvdProxy, error: MasqueError) -> None:
+        now = self._clock.now()
+        if now >= self._silent_until.get(proxy.text, now):
+            remark(f"{proxy.authority}: {error}")
+            self._silent_until[proxy.text] = now + REMARK_INTERVAL_S
+
+
+@asynccontextmanager
+async def open_routing(options: argparse.Namespace, clock: Clock) -> AsyncIterator[Routing]:
+    """A router for `options.proxy`; its connections are closed at the end of the block. Nothing is connected yet.
+
+    Raises:
+        MasqueError: no proxy is known.
+    """
+    tls, headers = shared.tls_configuration(options), shared.read_headers(options.header_file)
+    choice = await udp_proxies(options.proxy, tls)
+    pool = ProxyPool(ConnectOptions(engine=options.engine, tls=tls), clock)
+    try:
+        router = Router(
+            choice,
+            pool,
+            clock,
+            unmatched=options.unmatched,
+            failover=options.failover,
+            extra_headers=headers,
+            on_failure=_ProxyRemarks(clock).add if len(choice.candidates) > 1 else lambda proxy, error: None,
+        )
+        yield Routing(choice, router)
+    finally:
+        await pool.close()
