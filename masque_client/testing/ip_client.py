@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from masque_client.http.stream import SessionStream
+from masque_client.protocol.dns_capsules import AssignedDns
 from masque_client.protocol.ip_capsules import AssignedAddress, IpAddressRange, RequestedAddress
-from masque_client.protocol.ip_session import AddressesAssigned, AddressesRequested, ConnectIpSession, RoutesAdvertised
+from masque_client.protocol.ip_session import AddressesRequested, ConnectIpSession, IpEvent
 from masque_client.protocol.scope import IpAddress, IpPrefix, IpScope
 from masque_client.protocol.session import SessionClosed, SessionOpened, SessionState
 from masque_client.testing.address_pool import AddressPool
@@ -16,7 +19,7 @@ from masque_client.testing.ip_router import IpRouter
 from masque_client.testing.misbehave import Misbehaviour
 from masque_client.testing.udp_target import TargetPolicy, TargetRefused
 
-IpTunnel = SessionStream[AddressesAssigned | AddressesRequested | RoutesAdvertised]
+IpTunnel = SessionStream[IpEvent]
 
 
 async def routes_in_scope(scope: IpScope, routes: Sequence[IpPrefix], policy: TargetPolicy) -> list[IpAddressRange]:
@@ -48,11 +51,23 @@ def merge_routes(prefixes: Iterable[IpPrefix], protocol: int = 0) -> list[IpAddr
     return sorted((IpAddressRange.from_prefix(prefix, protocol) for prefix in merged), key=lambda route: route.sort_key)
 
 
+@dataclass(frozen=True, slots=True)
+class ClientNames:
+    """What clients are told of names (draft-ietf-masque-connect-ip-dns): nothing unless something is in it."""
+
+    dns: tuple[AssignedDns, ...] = ()
+    pref64: tuple[ipaddress.IPv6Network, ...] = ()
+
+
+NO_NAMES: Final = ClientNames()
+
+
 class IpClient:
     """Assigns and advertises on one tunnel, from `start` to `close`.
 
     Args:
         pools: by IP version; a family without a pool is refused.
+        names: what the client is told of DNS and NAT64 once it has routes.
     """
 
     def __init__(
@@ -61,11 +76,13 @@ class IpClient:
         pools: Mapping[int, AddressPool],
         router: IpRouter,
         misbehaviour: Misbehaviour,
+        names: ClientNames = NO_NAMES,
     ) -> None:
         self._session = session
         self._pools = {version: pool for version, pool in pools.items() if version != misbehaviour.refuse_family}
         self._router = router
         self._misbehaviour = misbehaviour
+        self._names = names
         self._lent: dict[int, IpAddress] = {}
         self._early: list[AddressesRequested] = []
         self._timers: list[asyncio.TimerHandle] = []
@@ -93,9 +110,7 @@ class IpClient:
             self._pools[version].give_back(address)
         self._lent.clear()
 
-    def on_event(
-        self, event: AddressesAssigned | AddressesRequested | RoutesAdvertised | SessionOpened | SessionClosed
-    ) -> None:
+    def on_event(self, event: IpEvent | SessionOpened | SessionClosed) -> None:
         """Answer requests. What a client assigns or advertises to us is ignored: no site-to-site here."""
         if not isinstance(event, AddressesRequested) or self._misbehaviour.assign == "never":
             return
@@ -144,6 +159,10 @@ class IpClient:
     def _advertise(self, routes: Sequence[IpAddressRange]) -> None:
         if self._tunnel is not None and self._session.state is SessionState.OPEN:
             self._session.advertise_routes(routes)
+            if self._names.dns:
+                self._session.assign_dns(self._names.dns)
+            if self._names.pref64:
+                self._session.assign_pref64(self._names.pref64)
             self._tunnel.pump()
 
 

@@ -27,6 +27,7 @@ from masque_client.protocol.uri_template import DEFAULT_IP_PATH, DEFAULT_UDP_PAT
 from masque_client.testing.address_pool import AddressPool
 from masque_client.testing.certificates import Credentials
 from masque_client.testing.credentials import Authentication
+from masque_client.testing.ip_client import NO_NAMES, ClientNames
 from masque_client.testing.ip_router import IpRouter
 from masque_client.testing.misbehave import Misbehaviour
 from masque_client.testing.proxy_requests import RequestServer, Services
@@ -49,6 +50,7 @@ class ProxyConfiguration:
         pools: one IPv4 and one IPv6 prefix, or one of them, to assign addresses from. The TUN device gets the first
             address of each.
         routes: what CONNECT-IP clients are told of, and CONNECT-UDP clients may reach.
+        names: DNS and NAT64 prefixes that CONNECT-IP clients are told of.
         allow: further CONNECT-UDP targets; loopback only works when it is in here.
         tun: name of the TUN device; None for a control plane only, whose packets are discarded.
         engine, authentication, misbehaviour: see there.
@@ -66,6 +68,7 @@ class ProxyConfiguration:
     ip_path: str | None = DEFAULT_IP_PATH
     pools: Sequence[IpPrefix] = ()
     routes: Sequence[IpPrefix] = ()
+    names: ClientNames = NO_NAMES
     allow: Sequence[IpPrefix] = ()
     tun: str | None = None
     engine: EngineName = EngineName.AUTO
@@ -165,6 +168,7 @@ class MasqueProxy:
             policy=TargetPolicy(configuration.routes, configuration.allow),
             routes=configuration.routes,
             pools=pools,
+            names=configuration.names,
             authentication=configuration.authentication,
             misbehaviour=configuration.misbehaviour,
         )

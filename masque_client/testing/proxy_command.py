@@ -17,11 +17,14 @@ from typing import Any
 from masque_client.engine.interface import Address, EngineName
 from masque_client.errors import MasqueError
 from masque_client.host import system_network
-from masque_client.protocol.scope import IpPrefix
+from masque_client.protocol.dns_capsules import AssignedDns, Nameserver
+from masque_client.protocol.nat64 import is_translation_prefix
+from masque_client.protocol.scope import IpAddress, IpPrefix
 from masque_client.protocol.uri_template import DEFAULT_IP_PATH, DEFAULT_UDP_PATH
 from masque_client.testing.addresses import format_address, parse_address
 from masque_client.testing.certificates import CertificateAuthority, Credentials
 from masque_client.testing.credentials import Authentication
+from masque_client.testing.ip_client import ClientNames
 from masque_client.testing.misbehave import FAULTS, parse_misbehaviour
 from masque_client.testing.proxy import MasqueProxy, ProxyConfiguration
 
@@ -60,6 +63,10 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--pool6", type=_prefix, metavar="PREFIX")
     what.add_argument("--route", action="append", type=_prefix, default=[], metavar="PREFIX", help="advertised")
     what.add_argument("--allow", action="append", type=_prefix, default=[], metavar="PREFIX", help="more UDP targets")
+    what.add_argument("--dns", type=_addresses, default=[], metavar="ADDR[,ADDR]", help="a nameserver for the clients")
+    what.add_argument("--dns-zone", action="append", metavar="ZONE", help="that it knows; default: every name")
+    what.add_argument("--search", action="append", default=[], metavar="DOMAIN", help="for short names")
+    what.add_argument("--pref64", action="append", type=_prefix, default=[], metavar="PREFIX", help="NAT64, announced")
     what.add_argument("--tun", default="masqueproxy%d", metavar="NAME|none", help="none discards all IP packets")
     how = parser.add_argument_group("how")
     how.add_argument("--engine", type=EngineName, choices=list(EngineName), default=EngineName.AUTO)
@@ -106,6 +113,7 @@ def _configure(options: argparse.Namespace) -> tuple[ProxyConfiguration, dict[st
         ip_path=options.ip_path if "ip" in types else None,
         pools=[pool for pool in (options.pool4, options.pool6) if pool is not None],
         routes=options.route,
+        names=client_names(options),
         allow=options.allow,
         tun=None if options.tun == "none" or "ip" not in types else options.tun,
         engine=options.engine,
@@ -151,6 +159,29 @@ async def _run(configuration: ProxyConfiguration, ready: dict[str, Any]) -> None
         sys.stdout.write(json.dumps(ready) + "\n")
         sys.stdout.flush()
         await stopped.wait()
+
+
+def client_names(options: argparse.Namespace) -> ClientNames:
+    """What --dns, --dns-zone, --search and --pref64 mean: one configuration for all clients.
+
+    Zones without a nameserver are claimed and cannot be resolved.
+
+    Raises:
+        ValueError: a name or prefix that clients must refuse.
+    """
+    v4, v6 = (tuple(address for address in options.dns if address.version == version) for version in (4, 6))
+    nameservers = (Nameserver(1, v4, v6),) if options.dns else ()
+    zones = tuple(options.dns_zone) if options.dns_zone is not None else (("",) if options.dns else ())
+    assigned = AssignedDns(nameservers, zones, tuple(options.search))
+    if problem := assigned.find_problem():
+        raise ValueError(problem)
+    if bad := [prefix for prefix in options.pref64 if prefix.version == 4 or not is_translation_prefix(prefix)]:
+        raise ValueError(f"{bad[0]} cannot be a NAT64 prefix")
+    return ClientNames((assigned,) if assigned != AssignedDns() else (), tuple(options.pref64))
+
+
+def _addresses(text: str) -> list[IpAddress]:
+    return [ipaddress.ip_address(address) for address in text.split(",")]
 
 
 def _prefix(text: str) -> IpPrefix:

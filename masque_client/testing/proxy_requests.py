@@ -34,7 +34,7 @@ from masque_client.protocol.udp_session import ConnectUdpSession
 from masque_client.protocol.uri_template import IpTemplate, UdpTemplate
 from masque_client.testing.address_pool import AddressPool
 from masque_client.testing.credentials import Authentication
-from masque_client.testing.ip_client import IpClient, IpTunnel, routes_in_scope
+from masque_client.testing.ip_client import NO_NAMES, ClientNames, IpClient, IpTunnel, routes_in_scope
 from masque_client.testing.ip_router import IpRouter
 from masque_client.testing.misbehave import FaultyStream, Misbehaviour
 from masque_client.testing.udp_target import TargetPolicy, TargetRefused, UdpTargetFlow
@@ -50,6 +50,7 @@ class Services:
         name: of the proxy, for Proxy-Status.
         routes: prefixes that CONNECT-IP clients are told of.
         pools: addresses for them, by IP version.
+        names: what they are told of DNS and NAT64.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Services:
     policy: TargetPolicy
     routes: Sequence[IpPrefix] = ()
     pools: Mapping[int, AddressPool] = field(default_factory=dict)
+    names: ClientNames = NO_NAMES
     authentication: Authentication = field(default_factory=Authentication)
     misbehaviour: Misbehaviour = field(default_factory=Misbehaviour)
 
@@ -177,7 +179,7 @@ class RequestServer:
 
     def _new_ip_tunnel(self, stream: RequestStream) -> tuple[IpTunnel, IpClient]:
         session = ConnectIpSession(Role.PROXY)
-        client = IpClient(session, self._services.pools, self._router, self._misbehaviour)
+        client = IpClient(session, self._services.pools, self._router, self._misbehaviour, self._services.names)
         tunnel: IpTunnel = self._stream_class(session, on_payloads=self._router.deliver, on_event=client.on_event)
         tunnel.on_writable_again = lambda: self._router.resume(tunnel)
         return self._take_over(tunnel, stream), client
