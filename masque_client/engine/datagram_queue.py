@@ -39,6 +39,11 @@ class DatagramQueue:
         """True while at least `max_bytes` wait. One datagram may overshoot, so that none is ever unacceptable."""
         return self._bytes >= self._max_bytes
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes wait."""
+        return self._bytes
+
     def put(self, head: bytes, payloads: Sequence[bytes], limit: int, now: float) -> int:
         """Append `head + payload` for each payload of at most `limit` bytes; count and skip larger ones.
 

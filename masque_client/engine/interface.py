@@ -1,7 +1,8 @@
-"""What an HTTP carrier is: the one interface that aioquic, qh3 and (later) HTTP/2 hide behind.
+"""What an HTTP carrier is: the one interface that aioquic, qh3 and HTTP/2 hide behind.
 
-An Engine is sans-IO: it speaks HTTP upward (headers, stream data, HTTP Datagrams) and UDP payloads downward, and
-has no socket, clock or task of its own. The caller owns time: every `now` is a float of seconds of one monotonic clock.
+An engine is sans-IO: it speaks HTTP upward (headers, stream data, HTTP Datagrams) and has no socket, clock or task of
+its own. The caller owns time: every `now` is a float of seconds of one monotonic clock. Upward all engines are alike
+(`HttpEngine`); downward an `Engine` (HTTP/3) speaks UDP payloads, and a `StreamEngine` (HTTP/2) the bytes inside TLS.
 
 The loop that drives it, in this order (see `http/connection.py`, the only place that does):
 
@@ -10,8 +11,9 @@ The loop that drives it, in this order (see `http/connection.py`, the only place
     socket.send_batch(engine.datagrams_to_send(now))
     arm a timer for engine.next_timeout()
 
+With a `StreamEngine` it is `receive_data` and `data_to_send` instead, and nothing else differs.
 Everything is batch-shaped: buffers in are whole UDP GRO trains, HTTP Datagrams go in and come out as lists.
-Sources: RFC 9000, 9114, 9220 (extended CONNECT), 9221 (DATAGRAM frames), 9297 (HTTP Datagrams).
+Sources: RFC 9000, 9113, 9114, 8441 and 9220 (extended CONNECT), 9221 (DATAGRAM frames), 9297 (HTTP Datagrams).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple, Protocol, TextIO
+from typing import NamedTuple, Protocol, TextIO, runtime_checkable
 
 Address = tuple[str, int]
 """IP literal and UDP port. IPv6 scope ids are not carried: link-local proxies are not supported."""
@@ -115,7 +117,10 @@ class SettingsReceived:
 
     extended_connect: bool
     h3_datagram: bool
-    """HTTP Datagrams ride in QUIC DATAGRAM frames: both SETTINGS said so and the transport parameter allows it."""
+    """HTTP Datagrams ride in QUIC DATAGRAM frames: both SETTINGS said so and the transport parameter allows it.
+
+    Always False over HTTP/2, where they ride in DATAGRAM capsules and need no leave (RFC 9297 §3.5).
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +218,9 @@ class EngineStatistics:
     `rtt_s` is the smoothed round-trip time, None before the first sample. `max_udp_payload` is the UDP payload size
     packets are built for now. `datagrams_too_large`, `datagrams_expired` and `datagrams_stray` count HTTP Datagrams
     refused for size, dropped from our queue by age, and received for no stream of ours.
+
+    Over HTTP/2 packets are TCP's own business: `packets_sent`, `packets_lost` and `max_udp_payload` are 0,
+    `congestion_window` is the connection's flow-control window and `bytes_in_flight` what waits for it.
     """
 
     rtt_s: float | None
@@ -226,21 +234,23 @@ class EngineStatistics:
     datagrams_stray: int
 
 
-class Engine(Protocol):
-    """One HTTP connection, client or server side. Not thread-safe; one owner drives it (see the module docstring)."""
+class HttpEngine(Protocol):
+    """One HTTP connection, client or server side. Not thread-safe; one owner drives it (see the module docstring).
 
-    name: EngineName
+    Error codes are HTTP/3's (`protocol.error_codes`) on every carrier.
+    """
+
+    @property
+    def name(self) -> str:
+        """Which library does the work, for status displays."""
 
     # input ---------------------------------------------------------------------------------------------------------
 
     def connect(self, address: Address, now: float) -> None:
-        """Client: start the handshake. Then `datagrams_to_send`."""
-
-    def receive_datagrams(self, batch: Sequence[ReceivedBuffer], now: float) -> None:
-        """Take UDP payloads from the socket. Then drain `next_event`, then `datagrams_to_send`."""
+        """Start: client of an `Engine`, the handshake; both sides of a `StreamEngine`, the connection preface."""
 
     def handle_timeout(self, now: float) -> None:
-        """Call when `next_timeout` has passed. Then as after `receive_datagrams`."""
+        """Call when `next_timeout` has passed. Then as after input."""
 
     # commands ------------------------------------------------------------------------------------------------------
 
@@ -267,11 +277,14 @@ class Engine(Protocol):
         """
 
     def datagram_capacity(self, stream_id: int) -> int:
-        """Largest HTTP Datagram Payload, Context ID included, that fits one QUIC packet now; 0 without DATAGRAMs."""
+        """Largest HTTP Datagram Payload, Context ID included, that can be sent now; 0 for none.
+
+        HTTP/3: what fits one QUIC packet. HTTP/2: any UDP payload, because capsules know no path MTU.
+        """
 
     @property
     def is_datagram_queue_full(self) -> bool:
-        """True while the congestion controller holds back `datagram_queue_bytes` of HTTP Datagrams."""
+        """True while congestion or flow control holds back `datagram_queue_bytes` of HTTP Datagrams."""
 
     def reset_stream(self, stream_id: int, error_code: int) -> None:
         """Abandon both halves: RESET_STREAM and STOP_SENDING (RFC 9114 §4.1.1). Harmless when already closed."""
@@ -280,18 +293,42 @@ class Engine(Protocol):
         """Send a PING; keeps NAT bindings and the idle timer alive (RFC 9000 §10.1.2)."""
 
     def close(self, error_code: int = 0x100, reason: str = "") -> None:
-        """Close the connection with an application error (default H3_NO_ERROR). Then `datagrams_to_send`."""
+        """Close the connection with an application error (default H3_NO_ERROR). Then send what there is."""
 
     # output --------------------------------------------------------------------------------------------------------
 
     def next_event(self) -> Event | None:
         """The next thing that happened, or None."""
 
-    def datagrams_to_send(self, now: float) -> Sequence[tuple[bytes, Address]]:
-        """Sealed UDP payloads (`Transmit`-shaped pairs), as many as congestion control and pacing allow at `now`."""
-
     def next_timeout(self) -> float | None:
         """When to call `handle_timeout`, or None. May change after any other call."""
 
     def statistics(self) -> EngineStatistics:
         """A snapshot for status displays."""
+
+
+class Engine(HttpEngine, Protocol):
+    """HTTP/3 over UDP payloads."""
+
+    def receive_datagrams(self, batch: Sequence[ReceivedBuffer], now: float) -> None:
+        """Take UDP payloads from the socket. Then drain `next_event`, then `datagrams_to_send`."""
+
+    def datagrams_to_send(self, now: float) -> Sequence[tuple[bytes, Address]]:
+        """Sealed UDP payloads (`Transmit`-shaped pairs), as many as congestion control and pacing allow at `now`."""
+
+
+@runtime_checkable
+class StreamEngine(HttpEngine, Protocol):
+    """HTTP/2 over the bytes inside a TLS connection that is already up, verified and agreed on `h2`."""
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Take bytes from the peer, empty at their end. Then drain `next_event`, then `data_to_send`."""
+
+    def data_to_send(self, now: float) -> bytes:
+        """Bytes for the peer, as many as flow control allows; none from streams while sending is paused."""
+
+    def pause_sending(self) -> None:
+        """The byte stream takes no more for now: HTTP Datagrams stay in the engine's bounded queue."""
+
+    def resume_sending(self) -> None:
+        """It does again. Then `data_to_send`."""

@@ -1,7 +1,8 @@
 """One HTTP connection on an asyncio loop: the only driver of an engine.
 
-It moves what the engine speaks downward (UDP payloads, or the bytes inside TLS) between a link (`UdpLink`, `TlsLink`)
-and the engine, keeps the engine's timer, and hands each stream's events to that stream's handler. It knows streams and datagrams, not what they mean: sessions live above, in `stream.py`.
+It moves what the engine speaks downward, UDP payloads or the bytes inside TLS, between a link (`UdpLink`, `TcpLink`)
+and the engine, keeps the engine's timer, and hands each stream's events to that stream's handler. It knows streams and
+datagrams, not what they mean: sessions live above, in `stream.py`.
 
 Order of work for every input (engine/interface.py asks for it): input → dispatch events → flush → timer. Nothing
 awaits on that road. Commands (`RequestStream.send_…`) only queue; who sends a batch calls `flush` once after it.
@@ -117,7 +118,7 @@ class HttpConnection:
 
     Args:
         engine: driven by this object alone from now on.
-        send: takes what the engine has to send, UDP payloads or bytes; `UdpLink.send` or `TlsLink.send`.
+        send: takes what the engine has to send, UDP payloads or bytes; `UdpLink.send` or `TcpLink.send`.
         clock: the engine's clock; must agree with the loop's (`loop.time`).
         on_request: server side: called with each new request stream and its headers; returns its handler.
         on_closed: called once, last, when the connection is gone; a client closes its link here.

@@ -1,66 +1,45 @@
 """From a host and port to an HTTP connection that may carry sessions: resolve, race, dial, check.
 
-The race is Happy Eyeballs (RFC 8305 §5) over addresses, then over packet sizes: QUIC Initials are padded to the
-full packet size with DF set, so an attempt that completes has proved its size towards the proxy (digest M-2).
+Three races, one inside the other. Over addresses: Happy Eyeballs (RFC 8305 §5). Over packet sizes: QUIC Initials are
+padded to the full packet size with DF set, so an attempt that completes has proved its size towards the proxy (digest
+M-2). Over HTTP versions: HTTP/3 has a head start and, for a second, the last word; a network that drops UDP in silence
+costs that second, one that refuses it costs nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
-from masque_client.engine import create_client_engine
-from masque_client.engine.interface import Address, EngineConfiguration, EngineName, TlsConfiguration
-from masque_client.errors import ConnectError, MasqueError, NameResolutionError, ProxyRefused
-from masque_client.http.connection import HttpConnection
-from masque_client.http.udp_link import UdpLink
+from masque_client.engine.interface import Address
+from masque_client.errors import ConnectError, MasqueError, NameResolutionError, ProxyRefused, TlsError
+from masque_client.http.dial import (
+    ConnectOptions,
+    HttpVersion,
+    ProxyConnection,
+    dial_http2,
+    dial_http3,
+    require_masque,
+)
 from masque_client.netio.clock import Clock, MonotonicClock
 from masque_client.netio.udp import UdpSocket
 from masque_client.protocol.mtu import initial_udp_payload_candidates
 
-logger = logging.getLogger(__name__)
+__all__ = ["ConnectOptions", "HttpVersion", "ProxyConnection", "connect"]
 
 ATTEMPT_DELAY_S = 0.25
 """Connection Attempt Delay, RFC 8305 §8."""
 SMALLER_PACKETS_DELAY_S = 1.0
 """How long full-size packets may stay unanswered before smaller ones are tried as well."""
-CONNECT_TIMEOUT_S = 10.0
-SETTINGS_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectOptions:
-    """How to reach a proxy. `mark` is the firewall mark of the outer socket, None for none (it needs privilege)."""
-
-    engine: EngineName = EngineName.AUTO
-    tls: TlsConfiguration = field(default_factory=TlsConfiguration)
-    mark: int | None = None
-    timeout_s: float = CONNECT_TIMEOUT_S
-
-
-@dataclass(slots=True)
-class ProxyConnection:
-    """An HTTP connection to a proxy, its socket included. `close` releases both."""
-
-    http: HttpConnection
-    link: UdpLink
-    address: Address
-
-    def close(self, reason: str = "") -> None:
-        """Send CONNECTION_CLOSE and close the socket. Idempotent."""
-        self.http.close(reason=reason)
-        self.link.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    address: Address
-    max_udp_payload: int
-    head_start_s: float
+HTTP3_HEAD_START_S = 0.3
+"""HTTP/2 is not even tried before: on most networks HTTP/3 is up by then, and no TCP connection is wasted."""
+HTTP3_PREFERENCE_S = 1.0
+"""Until then an HTTP/2 connection that is up waits for HTTP/3: two lost Initials (repeated after 0.2 and 0.6 s) must
+not put a tunnel on TCP, where inner and outer loss recovery fight (RFC 9298 §6)."""
 
 
 async def connect(host: str, port: int, options: ConnectOptions, clock: Clock | None = None) -> ProxyConnection:
@@ -73,22 +52,20 @@ async def connect(host: str, port: int, options: ConnectOptions, clock: Clock | 
         NameResolutionError: `host` has no address.
         ConnectError: nothing answered on any address with any packet size within `options.timeout_s`.
         TlsError: what answered is not trusted.
-        ProxyRefused: it speaks HTTP/3 but not extended CONNECT (RFC 9220) or HTTP Datagrams (RFC 9297).
+        ProxyRefused: it does not speak the wanted HTTP, or not extended CONNECT or HTTP Datagrams (RFC 9297).
     """
-    addresses = await _resolve(host, port)
-    attempts = _plan(addresses)
-    try:
-        async with asyncio.timeout(options.timeout_s):
-            connection = await _race(attempts, host, options, clock or MonotonicClock())
-    except TimeoutError as error:
-        tried = ", ".join(f"{address} port {port}" for address, _ in addresses)
-        raise ConnectError(f"no answer from {host} over UDP within {options.timeout_s:g} s (tried {tried})") from error
-    try:
-        await _require_masque(connection, host)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    dialler = _Dialler(host, await _resolve(host, port), options, clock or MonotonicClock())
+    match options.http:
+        case HttpVersion.HTTP_2:
+            return await dialler.over_tcp()
+        case HttpVersion.HTTP_3:
+            try:
+                return await dialler.over_udp()
+            except ConnectError as error:
+                error.hint = "UDP may be blocked on the way: with --http auto, HTTP/2 over TCP is tried as well"
+                raise
+        case HttpVersion.AUTO:
+            return await _race_versions(dialler)
 
 
 async def _resolve(host: str, port: int) -> list[Address]:
@@ -96,8 +73,7 @@ async def _resolve(host: str, port: int) -> list[Address]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no host name"
-        raise NameResolutionError(f"{host} does not resolve: {reason}") from error
+        raise NameResolutionError(f"cannot resolve {host}: {error}") from error
     families: dict[int, list[Address]] = {}
     for family, _, _, _, sockaddr in found:
         if family in (socket.AF_INET, socket.AF_INET6):
@@ -106,16 +82,116 @@ async def _resolve(host: str, port: int) -> list[Address]:
     return [queue[i] for i in range(max(map(len, queues))) for queue in queues if i < len(queue)]
 
 
-def _plan(addresses: Sequence[Address]) -> list[_Attempt]:
-    """All addresses with full-size packets first, then all with each smaller size."""
-    sizes = {address: _packet_sizes(address) for address in addresses}
-    attempts = []
-    for step in range(max(map(len, sizes.values()))):
-        round_ = [(address, sizes[address][step]) for address in addresses if step < len(sizes[address])]
-        for position, (address, size) in enumerate(round_, 1):
-            head_start = SMALLER_PACKETS_DELAY_S if position == len(round_) else ATTEMPT_DELAY_S
-            attempts.append(_Attempt(address, size, head_start))
-    return attempts
+# --- over HTTP versions ---------------------------------------------------------------------------------------------
+
+
+async def _race_versions(dialler: _Dialler) -> ProxyConnection:
+    """HTTP/3 if it is up within its time, else what is up first; the loser is closed with a goodbye.
+
+    A proxy that must not be trusted over QUIC has answered: TCP is not asked for a second opinion.
+    """
+    http3 = asyncio.create_task(dialler.over_udp())
+    started = [http3]
+    winner: ProxyConnection | None = None
+    try:
+        await asyncio.wait(started, timeout=HTTP3_HEAD_START_S)
+        if not http3.done() or _may_fall_back(http3):
+            started.append(asyncio.create_task(dialler.over_tcp()))
+            await asyncio.wait([http3], timeout=HTTP3_PREFERENCE_S - HTTP3_HEAD_START_S)
+        winner = await _first_up(*started)
+        return winner
+    finally:
+        await _close_others(started, winner)
+
+
+async def _first_up(
+    http3: asyncio.Task[ProxyConnection], http2: asyncio.Task[ProxyConnection] | None = None
+) -> ProxyConnection:
+    """What is up now, HTTP/3 before HTTP/2, or else next."""
+    while True:
+        if http3.done() and (http2 is None or not _may_fall_back(http3)):
+            return http3.result()
+        assert http2 is not None
+        if http2.done() and http2.exception() is None:
+            connection = http2.result()
+            connection.fallback_reason = _fallback_reason(http3)
+            return connection
+        if http2.done() and (http3.done() or isinstance(http2.exception(), TlsError)):
+            raise _why_neither(http3, http2)
+        pending = [task for task in (http3, http2) if not task.done()]
+        await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _may_fall_back(http3: asyncio.Task[ProxyConnection]) -> bool:
+    """Whether HTTP/2 may do what HTTP/3 could not: nobody answered, or nobody who speaks MASQUE over HTTP/3."""
+    return isinstance(http3.exception(), (ConnectError, ProxyRefused))
+
+
+def _fallback_reason(http3: asyncio.Task[ProxyConnection]) -> str:
+    return "no MASQUE over HTTP/3" if http3.done() and isinstance(http3.exception(), ProxyRefused) else "QUIC blocked"
+
+
+def _why_neither(http3: asyncio.Task[ProxyConnection], http2: asyncio.Task[ProxyConnection]) -> BaseException:
+    """HTTP/3's error, with a word on HTTP/2; but HTTP/2's when that was an answer and HTTP/3 had none."""
+    over_udp, over_tcp = http3.exception() if http3.done() else None, http2.exception()
+    assert over_tcp is not None
+    if over_udp is None or (isinstance(over_udp, ConnectError) and isinstance(over_tcp, TlsError)):
+        return over_tcp
+    if isinstance(over_udp, ConnectError) and isinstance(over_tcp, MasqueError):
+        return ConnectError(f"{over_udp}; over TCP: {over_tcp}", hint=over_udp.hint)
+    return over_udp
+
+
+# --- over addresses and packet sizes --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """How to try, and how long before the next attempt joins in."""
+
+    dial: Callable[[], Coroutine[Any, Any, ProxyConnection]]
+    head_start_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialler:
+    """Everything about one proxy that its attempts have in common."""
+
+    host: str
+    addresses: Sequence[Address]
+    options: ConnectOptions
+    clock: Clock
+
+    async def over_udp(self) -> ProxyConnection:
+        """HTTP/3: all addresses with full-size packets first, then all with each smaller size."""
+        sizes = {address: _packet_sizes(address) for address in self.addresses}
+        attempts = []
+        for step in range(max(map(len, sizes.values()))):
+            round_ = [(address, sizes[address][step]) for address in self.addresses if step < len(sizes[address])]
+            for position, (address, size) in enumerate(round_, 1):
+                dial = partial(dial_http3, address, size, self.host, self.options, self.clock)
+                attempts.append(_Attempt(dial, SMALLER_PACKETS_DELAY_S if position == len(round_) else ATTEMPT_DELAY_S))
+        return await self._connect(attempts, "UDP")
+
+    async def over_tcp(self) -> ProxyConnection:
+        """HTTP/2: all addresses."""
+        attempts = [
+            _Attempt(partial(dial_http2, address, self.host, self.options, self.clock), ATTEMPT_DELAY_S)
+            for address in self.addresses
+        ]
+        return await self._connect(attempts, "TCP")
+
+    async def _connect(self, attempts: Sequence[_Attempt], transport: str) -> ProxyConnection:
+        timeout_s = self.options.timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                connection = await _race(attempts)
+        except TimeoutError as error:
+            tried = ", ".join(f"{address} port {port}" for address, port in self.addresses)
+            raise ConnectError(
+                f"no answer from {self.host} over {transport} within {timeout_s:g} s (tried {tried})"
+            ) from error
+        return await require_masque(connection, self.host)
 
 
 def _packet_sizes(address: Address) -> tuple[int, ...]:
@@ -130,77 +206,36 @@ def _packet_sizes(address: Address) -> tuple[int, ...]:
         probe.close()
 
 
-async def _race(attempts: Sequence[_Attempt], host: str, options: ConnectOptions, clock: Clock) -> ProxyConnection:
+async def _race(attempts: Sequence[_Attempt]) -> ProxyConnection:
     """Start attempts a head start apart, or at once when one fails; the first to finish wins, the rest are closed."""
-    running: set[asyncio.Task[ProxyConnection]] = set()
+    started: list[asyncio.Task[ProxyConnection]] = []
+    winner: ProxyConnection | None = None
     failure: MasqueError | None = None
     try:
         for number, attempt in enumerate(attempts, 1):
-            running.add(asyncio.create_task(_dial(attempt, host, options, clock)))
-            while running:
+            started.append(asyncio.create_task(attempt.dial()))
+            while running := [task for task in started if not task.done()]:
                 head_start = attempt.head_start_s if number < len(attempts) else None
-                done, running = await asyncio.wait(running, timeout=head_start, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(running, timeout=head_start, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     error = task.exception()
                     if error is None:
-                        return task.result()
+                        winner = task.result()
+                        return winner
                     if not isinstance(error, ConnectError):
                         raise error  # a TLS failure is an answer: no other packet size will change it
                     failure = error
                 if number < len(attempts):
                     break
-        raise failure or ConnectError(f"{host} has no usable address")
+        raise failure or ConnectError("the proxy has no usable address")
     finally:
-        for task in running:
-            task.cancel()
-        for outcome in await asyncio.gather(*running, return_exceptions=True):
-            if isinstance(outcome, ProxyConnection):
-                outcome.close("another attempt won")
+        await _close_others(started, winner)
 
 
-async def _dial(attempt: _Attempt, host: str, options: ConnectOptions, clock: Clock) -> ProxyConnection:
-    """One QUIC handshake, up to the proxy's SETTINGS."""
-    logger.debug("dialling %s with %d-byte packets", attempt.address, attempt.max_udp_payload)
-    engine = create_client_engine(
-        options.engine,
-        EngineConfiguration(server_name=host, tls=options.tls, max_udp_payload=attempt.max_udp_payload),
-    )
-    link = UdpLink(
-        UdpSocket.connected(attempt.address, mark=options.mark),
-        lambda batch: connection.http.receive(batch),
-        lambda: connection.http.fail_handshake(_refused(attempt.address)),
-    )
-    http = HttpConnection(engine, link.send, clock, on_closed=lambda _: link.close())
-    connection = ProxyConnection(http, link, attempt.address)
-    try:
-        http.connect(attempt.address)
-        await http.wait_handshake()
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _refused(address: Address) -> ConnectError:
-    return ConnectError(
-        f"nothing listens on UDP port {address[1]} of {address[0]}",
-        hint="check the proxy's port, and that the proxy is running and serves HTTP/3",
-    )
-
-
-async def _require_masque(connection: ProxyConnection, host: str) -> None:
-    try:
-        async with asyncio.timeout(SETTINGS_TIMEOUT_S):
-            settings = await connection.http.wait_settings()
-    except TimeoutError as error:
-        raise ConnectError(f"{host} completed the handshake but sent no HTTP/3 SETTINGS") from error
-    if not settings.extended_connect:
-        raise ProxyRefused(
-            f"{host} speaks HTTP/3 but does not offer extended CONNECT (RFC 9220), which MASQUE needs",
-            hint="this host is no MASQUE proxy, or MASQUE is switched off there; check the name and port",
-        )
-    if not settings.h3_datagram:
-        raise ProxyRefused(
-            f"{host} does not offer HTTP Datagrams (RFC 9297 §2.1.1), which MASQUE needs",
-            hint="ask the operator to enable HTTP/3 datagrams; check the name and port",
-        )
+async def _close_others(started: Sequence[asyncio.Task[ProxyConnection]], winner: ProxyConnection | None) -> None:
+    """Cancel what still runs, and say goodbye on what was connected for nothing."""
+    for task in started:
+        task.cancel()
+    for outcome in await asyncio.gather(*started, return_exceptions=True):
+        if isinstance(outcome, ProxyConnection) and outcome is not winner:
+            outcome.close("another attempt won")

@@ -38,6 +38,11 @@ class UdpLink:
         self._unsent: list[tuple[bytes, Address]] = []
         self._loop.add_reader(socket.fileno(), self._on_readable)
 
+    @property
+    def local_address(self) -> Address:
+        """Where the socket is bound."""
+        return self.socket.local_address
+
     def send(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
         """Hand `datagrams` to the kernel in order, keeping at most `MAX_UNSENT` when it cannot take them all."""
         if self._unsent:

@@ -6,6 +6,8 @@
         └ HTTP Datagram Payload  minus frame type, Length and Quarter Stream ID
           └ inner packet         minus Context ID: an IP packet, or a UDP payload
 
+Over HTTP/2 a byte stream carries the HTTP Datagram Payloads, and only `MAX_TUNNEL_MTU` limits the inner packet.
+
 Each name says which of these it measures; all are bytes. Sources: RFC 9000 §14 and §17.3.1, RFC 9221 §4,
 RFC 9297 §2.1, RFC 9484 §7.2.
 """
@@ -24,6 +26,12 @@ MIN_IPV6_MTU = 1280
 """A link that carries IPv6 carries this packet (RFC 8200 §5): RFC 9484 §7.2 demands it of the tunnel."""
 IPV6_CAPABLE_UDP_PAYLOAD = 1331
 """UDP payload that carries a `MIN_IPV6_MTU` packet whatever header sizes QUIC v1 chooses (RFC 9484 §7.2)."""
+
+MAX_TUNNEL_MTU = 1500
+"""Largest tunnel MTU we configure. Capsules on a byte stream (HTTP/2) have no path MTU of their own, but the packet
+leaves the proxy on a link: almost always an Ethernet, where anything larger would only come back as Packet Too Big."""
+MAX_HTTP_DATAGRAM_IN_CAPSULE = 65_536
+"""HTTP Datagram Payload, Context ID included, of a DATAGRAM capsule: the largest UDP payload, generously."""
 
 MAX_UDP_PAYLOAD_OVER_IPV4 = 1472
 MAX_UDP_PAYLOAD_OVER_IPV6 = 1452

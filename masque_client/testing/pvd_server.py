@@ -18,6 +18,7 @@ import h11
 
 from masque_client.engine.interface import Address
 from masque_client.testing.certificates import Credentials
+from masque_client.testing.http2_service import ALPN_HTTP_1_1, AlpnSwitch, Http2Service
 
 WELL_KNOWN_PATH = "/.well-known/pvd"
 MEDIA_TYPE = "application/pvd+json"
@@ -66,17 +67,25 @@ class PvdServer:
     Args:
         document: the JSON object, or the exact bytes, of the document.
         credentials: certificate and key for the name it is served on.
+        http2: who takes the connections that agree on HTTP/2 (ALPN); None does not offer it.
     """
 
     def __init__(
-        self, document: Mapping[str, Any] | bytes, credentials: Credentials, behaviour: PvdBehaviour | None = None
+        self,
+        document: Mapping[str, Any] | bytes,
+        credentials: Credentials,
+        behaviour: PvdBehaviour | None = None,
+        http2: Http2Service | None = None,
     ) -> None:
         self.document = document
         self.behaviour = behaviour or PvdBehaviour()
         self.requests: list[str] = []
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.load_cert_chain(credentials.certificate, credentials.key)
-        self._tls.set_alpn_protocols(["http/1.1"])
+        self._tls.set_alpn_protocols([ALPN_HTTP_1_1])
+        self._http2 = http2
+        if http2 is not None:
+            http2.prepare(self._tls)
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -86,9 +95,10 @@ class PvdServer:
         Raises:
             OSError: an address cannot be bound; none is then.
         """
+        loop = asyncio.get_running_loop()
         try:
             for host, port in listen:
-                self._servers.append(await asyncio.start_server(self._serve, host, port, ssl=self._tls))
+                self._servers.append(await loop.create_server(self._protocol, host, port, ssl=self._tls))
         except OSError:
             await self.close()
             raise
@@ -115,6 +125,12 @@ class PvdServer:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def _protocol(self) -> asyncio.Protocol:
+        def http1() -> asyncio.Protocol:
+            return asyncio.StreamReaderProtocol(asyncio.StreamReader(), self._serve)
+
+        return http1() if self._http2 is None else AlpnSwitch(self._http2.protocol, http1)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -27,7 +27,11 @@ ALLOWED: dict[str, set[str]] = {
 PURE = ["masque_client/protocol", "masque_client/pvd/match.py", "masque_client/pvd/model.py"]
 IMPURE_MODULES = {"asyncio", "os", "random", "secrets", "select", "socket", "subprocess", "threading", "time"}
 # Each library behind an adapter has one importer: swapping it must touch one file.
-ONLY_IMPORTER = {"aioquic": "masque_client/engine/aioquic_engine.py", "qh3": "masque_client/engine/qh3_engine.py"}
+ONLY_IMPORTER = {
+    "aioquic": "masque_client/engine/aioquic_engine.py",
+    "qh3": "masque_client/engine/qh3_engine.py",
+    "h2": "masque_client/engine/h2_engine.py",
+}
 
 
 def imported_modules(file: Path) -> set[str]:
@@ -84,7 +88,7 @@ def test_sans_io_code_has_no_clock_and_no_socket(root: str) -> None:
 
 
 @pytest.mark.parametrize("library", ONLY_IMPORTER)
-def test_each_quic_library_has_one_importer(library: str) -> None:
+def test_each_carrier_library_has_one_importer(library: str) -> None:
     importers = {
         str(file.relative_to(ROOT))
         for file in python_files("masque_client", "cli")

@@ -1,0 +1,98 @@
+"""Reads along on HTTP/2's framing for what the library would get wrong (RFC 9113 §4.1).
+
+The library takes any GOAWAY for the end of the connection and refuses to send after it; but a proxy that is about to
+restart says GOAWAY and goes on serving the requests it has (RFC 9113 §6.8). So GOAWAY frames are taken out of the
+byte stream before the library sees them. And the first frame must be SETTINGS (RFC 9113 §3.4), which it does not check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from masque_client.errors import RemoteProtocolError
+from masque_client.protocol.error_codes import H3ErrorCode
+
+HEADER_BYTES = 9
+_SETTINGS, _GOAWAY = 0x4, 0x7
+_MAX_GOAWAY_BYTES = 16_384
+"""Its debug data is for the log; a peer that wants to tell more tells too much."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoAway:
+    """A GOAWAY frame. `last_stream_id` is the last request that was or might be processed."""
+
+    last_stream_id: int
+    error_code: int
+    debug_data: bytes
+
+
+class FrameReader:
+    """Splits the peer's bytes into GOAWAY frames and everything else, which passes unparsed.
+
+    Args:
+        preface_bytes: how many bytes come before the first frame (the client's connection preface, RFC 9113 §3.4).
+    """
+
+    def __init__(self, preface_bytes: int) -> None:
+        self._skip = preface_bytes
+        self._held = b""
+        self._is_first = True
+
+    def receive_data(self, data: bytes) -> Iterator[bytes | GoAway]:
+        """Take bytes, cut anywhere; yields bytes for the library and GOAWAY frames, in order.
+
+        Raises:
+            RemoteProtocolError: a connection error: no SETTINGS first, or a malformed GOAWAY.
+        """
+        if self._held:
+            data, self._held = self._held + data, b""
+        passed, position = 0, self._skip
+        while position + HEADER_BYTES <= len(data):
+            end = position + HEADER_BYTES + int.from_bytes(data[position : position + 3])
+            type_ = data[position + 3]
+            if self._is_first:
+                self._check_first(type_)
+            if type_ == _GOAWAY:
+                if end - position > HEADER_BYTES + _MAX_GOAWAY_BYTES:
+                    raise _frame_error("a GOAWAY frame is too long")
+                if end > len(data):
+                    break
+                if passed < position:
+                    yield data[passed:position]
+                passed = end
+                yield _parse_goaway(data[position:end])
+            position = end
+        cut = min(position, len(data))
+        self._skip, self._held = position - cut, data[cut:]
+        if passed < cut:
+            yield data[passed:cut]
+
+    def _check_first(self, type_: int) -> None:
+        self._is_first = False
+        if type_ != _SETTINGS:
+            raise RemoteProtocolError(
+                f"the first frame is of type 0x{type_:x} instead of SETTINGS",
+                clause="RFC 9113 §3.4",
+                code=H3ErrorCode.H3_MISSING_SETTINGS,
+                connection_error=True,
+            )
+
+
+def _parse_goaway(frame: bytes) -> GoAway:
+    payload = frame[HEADER_BYTES:]
+    if len(payload) < 8:
+        raise _frame_error("a GOAWAY frame is too short")
+    if int.from_bytes(frame[5:9]) & 0x7FFF_FFFF:
+        raise RemoteProtocolError(
+            "a GOAWAY frame is on a stream",
+            clause="RFC 9113 §6.8",
+            code=H3ErrorCode.H3_GENERAL_PROTOCOL_ERROR,
+            connection_error=True,
+        )
+    return GoAway(int.from_bytes(payload[:4]) & 0x7FFF_FFFF, int.from_bytes(payload[4:8]), payload[8:])
+
+
+def _frame_error(message: str) -> RemoteProtocolError:
+    return RemoteProtocolError(message, clause="RFC 9113 §4.2", code=H3ErrorCode.H3_FRAME_ERROR, connection_error=True)

@@ -1,0 +1,175 @@
+"""One connection attempt: to one address, with one HTTP version, up to its SETTINGS. The connector races them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from masque_client.engine import create_client_engine
+from masque_client.engine.h2_engine import H2Engine
+from masque_client.engine.interface import Address, EngineConfiguration, EngineName, TlsConfiguration
+from masque_client.errors import ConnectError, ProxyRefused
+from masque_client.http.connection import HttpConnection
+from masque_client.http.tcp_link import TcpLink
+from masque_client.http.udp_link import UdpLink
+from masque_client.netio.clock import Clock
+from masque_client.netio.udp import UdpSocket
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 10.0
+SETTINGS_TIMEOUT_S = 5.0
+
+
+class HttpVersion(StrEnum):
+    """Which HTTP to reach a proxy with. `AUTO` prefers HTTP/3 and takes HTTP/2 where that does not work."""
+
+    AUTO = "auto"
+    HTTP_3 = "3"
+    HTTP_2 = "2"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectOptions:
+    """How to reach a proxy. `mark` is the firewall mark of the outer socket, None for none (it needs privilege)."""
+
+    engine: EngineName = EngineName.AUTO
+    tls: TlsConfiguration = field(default_factory=TlsConfiguration)
+    mark: int | None = None
+    timeout_s: float = CONNECT_TIMEOUT_S
+    http: HttpVersion = HttpVersion.AUTO
+
+
+@dataclass(slots=True)
+class ProxyConnection:
+    """An HTTP connection to a proxy, its socket included. `close` releases both.
+
+    Attributes:
+        fallback_reason: why it is HTTP/2 though HTTP/3 was wanted, in two or three words; None when it was not.
+    """
+
+    http: HttpConnection
+    link: UdpLink | TcpLink
+    address: Address
+    fallback_reason: str | None = None
+
+    @property
+    def http_version(self) -> int:
+        """2 or 3."""
+        return self.http.http_version
+
+    @property
+    def transport(self) -> Literal["udp", "tcp"]:
+        """What the outer packets are."""
+        return "udp" if isinstance(self.link, UdpLink) else "tcp"
+
+    def close(self, reason: str = "") -> None:
+        """Say goodbye (CONNECTION_CLOSE, GOAWAY) and close the socket. Idempotent."""
+        self.http.close(reason=reason)
+        self.link.close()
+
+
+async def dial_http3(
+    address: Address, max_udp_payload: int, host: str, options: ConnectOptions, clock: Clock
+) -> ProxyConnection:
+    """One QUIC handshake with packets of `max_udp_payload` bytes.
+
+    Raises:
+        MasqueError: `ConnectError` when nothing answers, else what the answer was.
+    """
+    logger.debug("dialling %s over UDP with %d-byte packets", address, max_udp_payload)
+    engine = create_client_engine(
+        options.engine, EngineConfiguration(server_name=host, tls=options.tls, max_udp_payload=max_udp_payload)
+    )
+    link = UdpLink(
+        UdpSocket.connected(address, mark=options.mark),
+        lambda batch: connection.http.receive(batch),
+        lambda: connection.http.fail_handshake(_nothing_listens(address)),
+    )
+    http = HttpConnection(engine, link.send, clock, on_closed=lambda _: link.close())
+    connection = ProxyConnection(http, link, address)
+    try:
+        http.connect(address)
+        await http.wait_handshake()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def dial_http2(address: Address, host: str, options: ConnectOptions, clock: Clock) -> ProxyConnection:
+    """One TCP connection, one TLS handshake.
+
+    Raises:
+        MasqueError: see `TcpLink.dial`.
+    """
+    logger.debug("dialling %s over TCP", address)
+    link = await TcpLink.dial(address, host, options.tls, mark=options.mark)
+    engine = H2Engine(EngineConfiguration(server_name=host, tls=options.tls), link.peer_certificate)
+    http = HttpConnection(engine, link.send, clock, on_closed=lambda _: link.close())
+    connection = ProxyConnection(http, link, address)
+    try:
+        carry(link, engine, http)
+        http.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def carry(link: TcpLink, engine: H2Engine, http: HttpConnection) -> None:
+    """Let bytes flow between a TLS connection and an HTTP/2 connection. Both sides use it; then `http.connect`."""
+
+    def on_room(has_room: bool) -> None:
+        if has_room:
+            engine.resume_sending()
+            http.flush()
+        else:
+            engine.pause_sending()
+
+    link.start(http.receive, http.fail, on_room)
+
+
+async def require_masque(connection: ProxyConnection, host: str) -> ProxyConnection:
+    """Wait for the proxy's SETTINGS and see that they allow MASQUE; the connection is closed when they do not.
+
+    Raises:
+        ConnectError: no SETTINGS in time.
+        ProxyRefused: no extended CONNECT (RFC 9220, RFC 8441), or no HTTP Datagrams over HTTP/3 (RFC 9297 §2.1.1).
+    """
+    try:
+        await _check_settings(connection, host)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def _check_settings(connection: ProxyConnection, host: str) -> None:
+    version = connection.http_version
+    try:
+        async with asyncio.timeout(SETTINGS_TIMEOUT_S):
+            settings = await connection.http.wait_settings()
+    except TimeoutError as error:
+        raise ConnectError(f"{host} completed the handshake but sent no HTTP/{version} SETTINGS") from error
+    if not settings.extended_connect:
+        clause = "RFC 9220" if version == 3 else "RFC 8441"
+        raise ProxyRefused(
+            f"{host} speaks HTTP/{version} but does not offer extended CONNECT ({clause}), which MASQUE needs",
+            hint="this host is no MASQUE proxy, or MASQUE is switched off there; check the name and port",
+        )
+    if version == 3 and not settings.h3_datagram:
+        raise ProxyRefused(
+            f"{host} does not offer HTTP Datagrams (RFC 9297 §2.1.1), which MASQUE needs",
+            hint="ask the operator to enable HTTP/3 datagrams; check the name and port",
+        )
+
+
+def _nothing_listens(address: Address) -> ConnectError:
+    return ConnectError(
+        f"nothing listens on UDP port {address[1]} of {address[0]}",
+        hint="check the proxy's port, and that the proxy is running and serves HTTP/3",
+    )
