@@ -1,7 +1,8 @@
 """A MASQUE proxy for demos and tests. Not for production.
 
-It speaks HTTP/3 with CONNECT-UDP (RFC 9298) and CONNECT-IP (RFC 9484), serves its PvD document over HTTPS, and uses the
-same engines, sessions and batches as the client, so that it is not the bottleneck. It can be told to misbehave.
+It speaks HTTP/3 and HTTP/2 with CONNECT-UDP (RFC 9298) and CONNECT-IP (RFC 9484), serves its PvD document over HTTPS,
+and uses the same engines, sessions and batches as the client, so that it is not the bottleneck. It can be told to
+misbehave.
 
     async with MasqueProxy(configuration) as proxy:     # or: python -m masque_client.testing.proxy --help
         ...
@@ -27,6 +28,7 @@ from masque_client.protocol.uri_template import DEFAULT_IP_PATH, DEFAULT_UDP_PAT
 from masque_client.testing.address_pool import AddressPool
 from masque_client.testing.certificates import Credentials
 from masque_client.testing.credentials import Authentication
+from masque_client.testing.http2_service import Http2Service
 from masque_client.testing.ip_client import NO_NAMES, ClientNames
 from masque_client.testing.ip_router import IpRouter
 from masque_client.testing.misbehave import Misbehaviour
@@ -44,7 +46,9 @@ class ProxyConfiguration:
         credentials: certificate and key for `name`.
         listen: UDP addresses for QUIC. The port of the first is that of the templates.
         name: host name of the proxy, in templates and in the PvD document.
-        pvd_listen: TCP addresses for the PvD document; empty for none.
+        pvd_listen: TCP addresses for the PvD document (HTTP/1.1) and for HTTP/2; empty for none.
+        h2_listen: further TCP addresses for both; port 0 stands for that of the templates.
+        http2: offer HTTP/2 on the TCP addresses.
         pvd_document: served instead of the one that lists the templates.
         udp_path, ip_path: path and query of the templates; None does not offer the tunnel type.
         pools: one IPv4 and one IPv6 prefix, or one of them, to assign addresses from. The TUN device gets the first
@@ -63,6 +67,8 @@ class ProxyConfiguration:
     listen: Sequence[Address]
     name: str = "localhost"
     pvd_listen: Sequence[Address] = ()
+    h2_listen: Sequence[Address] = ()
+    http2: bool = True
     pvd_document: bytes | None = None
     udp_path: str | None = DEFAULT_UDP_PATH
     ip_path: str | None = DEFAULT_IP_PATH
@@ -150,7 +156,11 @@ class MasqueProxy:
         services = self._services(pools)
         requests = RequestServer(services, router, self._clock)
         self._stack.push_async_callback(requests.close)
-        await self._start_pvd()
+        http2 = Http2Service(
+            self._engine_configuration, lambda stream, headers: requests.on_request(stream, headers), self._clock
+        )
+        await self._start_tcp(http2 if configuration.http2 else None)
+        self._stack.callback(http2.close)
 
     def _services(self, pools: Mapping[int, AddressPool]) -> Services:
         configuration = self.configuration
@@ -195,18 +205,21 @@ class MasqueProxy:
             )
         )
 
-    async def _start_pvd(self) -> None:
+    async def _start_tcp(self, http2: Http2Service | None) -> None:
         configuration, faults = self.configuration, self.configuration.misbehaviour
+        alpn = ["h3"] if http2 is None else ["h3", "h2"]
         proxies: list[dict[str, Any]] = [
-            {"protocol": protocol, "proxy": template, "alpn": ["h3"]} for protocol, template in self.templates.items()
+            {"protocol": protocol, "proxy": template, "alpn": alpn} for protocol, template in self.templates.items()
         ]
         document = configuration.pvd_document or pvd_document(configuration.name, proxies)
         behaviour = PvdBehaviour(status=faults.pvd_status, body=faults.pvd_body, headers=faults.pvd_headers)
         if faults.pvd_type is not None:
             behaviour = replace(behaviour, content_type=faults.pvd_type)
-        self.pvd = PvdServer(document, configuration.credentials, behaviour)
+        self.pvd = PvdServer(document, configuration.credentials, behaviour, http2)
         self._stack.push_async_callback(self.pvd.close)
-        await self.pvd.start(configuration.pvd_listen)
+        default_port = self.addresses[0][1]
+        more = [(host, port or default_port) for host, port in configuration.h2_listen]
+        await self.pvd.start([*configuration.pvd_listen, *more])
 
 
 if __name__ == "__main__":

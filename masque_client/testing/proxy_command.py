@@ -29,10 +29,10 @@ from masque_client.testing.misbehave import FAULTS, parse_misbehaviour
 from masque_client.testing.proxy import MasqueProxy, ProxyConfiguration
 
 _DESCRIPTION = """\
-MASQUE proxy (HTTP/3: CONNECT-UDP, CONNECT-IP; PvD document) for DEMOS AND TESTS. Not for production: it keeps an
-unencrypted CA key, trusts its options and can be told to break the standards. Prints one JSON line on stdout when it is
-ready. CONNECT-IP through a TUN device needs CAP_NET_ADMIN and a kernel that forwards (net.ipv4.ip_forward=1,
-net.ipv6.conf.all.forwarding=1); CONNECT-UDP needs no privilege."""
+MASQUE proxy (HTTP/3 and HTTP/2: CONNECT-UDP, CONNECT-IP; PvD document) for DEMOS AND TESTS. Not for production: it
+keeps an unencrypted CA key, trusts its options and can be told to break the standards. Prints one JSON line on stdout
+when it is ready. CONNECT-IP through a TUN device needs CAP_NET_ADMIN and a kernel that forwards
+(net.ipv4.ip_forward=1, net.ipv6.conf.all.forwarding=1); CONNECT-UDP needs no privilege."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,6 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--listen", action="append", type=parse_address, required=True, metavar="ADDR:PORT")
     where.add_argument("--name", default="localhost", help="host name in templates, certificate and PvD document")
     where.add_argument("--pvd-listen", action="append", type=_address_or_none, default=[], metavar="ADDR:PORT|none")
+    where.add_argument("--h2-listen", action="append", type=parse_address, default=[], metavar="ADDR:PORT")
+    where.add_argument("--no-http2", action="store_true", help="HTTP/1.1 alone on TCP: the PvD document")
     where.add_argument("--pvd-document", type=Path, metavar="FILE", help="serve this instead of a generated one")
     identity = parser.add_argument_group("identity")
     identity.add_argument("--ca-dir", type=Path, metavar="DIR", help="make a CA and a certificate there")
@@ -108,6 +110,8 @@ def _configure(options: argparse.Namespace) -> tuple[ProxyConfiguration, dict[st
         listen=options.listen,
         name=options.name,
         pvd_listen=[address for address in options.pvd_listen if address is not None],
+        h2_listen=options.h2_listen,
+        http2=not options.no_http2,
         pvd_document=options.pvd_document.read_bytes() if options.pvd_document else None,
         udp_path=options.udp_path if "udp" in types else None,
         ip_path=options.ip_path if "ip" in types else None,
