@@ -10,6 +10,7 @@ from pathlib import Path
 
 from masque_client.engine.interface import EngineName, Header, TlsConfiguration
 from masque_client.errors import ConfigurationError
+from masque_client.http.connector import HttpVersion
 
 
 def add_verbose(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,23 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         metavar="{aioquic,qh3,auto}",
         help="QUIC engine (default: auto: qh3 where it is installed)",
     )
+
+
+def add_http(parser: argparse.ArgumentParser) -> None:
+    """--http."""
+    parser.add_argument(
+        "--http",
+        type=HttpVersion,
+        choices=list(HttpVersion),
+        default=HttpVersion.AUTO,
+        metavar="{auto,3,2}",
+        help="HTTP version to the proxy (default: auto: HTTP/3, or HTTP/2 over TCP where UDP is blocked)",
+    )
+
+
+def carrier(http_version: int, fallback_reason: str | None) -> str:
+    """`HTTP/3`, or `HTTP/2 (QUIC blocked)`."""
+    return f"HTTP/{http_version}" + (f" ({fallback_reason})" if fallback_reason else "")
 
 
 def add_trust(parser: argparse.ArgumentParser, *, client_certificate: bool = True) -> None:
@@ -94,10 +112,8 @@ def read_headers(file: Path | None) -> tuple[Header, ...]:
     """
     if file is None:
         return ()
-    _require_readable(file)
-    _require_private(file)
     headers = []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(read_private(file).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         name, colon, value = line.partition(":")
@@ -107,6 +123,17 @@ def read_headers(file: Path | None) -> tuple[Header, ...]:
             )
         headers.append((name.lower().encode(), value.strip().encode()))
     return tuple(headers)
+
+
+def read_private(file: Path) -> str:
+    """The text of a file that holds secrets.
+
+    Raises:
+        ConfigurationError: unreadable, or readable by others.
+    """
+    _require_readable(file)
+    _require_private(file)
+    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def _is_token(name: str) -> bool:

@@ -20,7 +20,9 @@ from masque_client.tunnel.router import Router
 from masque_connect import options as shared
 from masque_connect.render import remark
 
-REMARK_INTERVAL_S = 30.0
+FLOW_REMARK_INTERVAL_S = 5.0
+"""Of the flows that end badly, one is reported this often; the others are counted."""
+PROXY_REMARK_INTERVAL_S = 30.0
 """A proxy that keeps failing is mentioned this often."""
 _NOTHING = EngineStatistics(None, 0, 0, 0, 0, 0, 0, 0, 0)
 
@@ -74,6 +76,24 @@ class Routing:
         return _NOTHING if connection is None else connection.http.statistics()
 
 
+class FlowRemarks:
+    """Says that a flow ended badly, though not of each."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._silent_until = 0.0
+        self._unsaid = 0
+
+    def add(self, error: MasqueError) -> None:
+        """A flow ended with this error."""
+        if self._clock.now() < self._silent_until:
+            self._unsaid += 1
+            return
+        others = f"; {self._unsaid} others before it" if self._unsaid else ""
+        remark(f"a flow ended: {error} ({error.hint}){others}")
+        self._silent_until, self._unsaid = self._clock.now() + FLOW_REMARK_INTERVAL_S, 0
+
+
 class _ProxyRemarks:
     """Says that a proxy failed, though not each time."""
 
@@ -85,7 +105,7 @@ class _ProxyRemarks:
         now = self._clock.now()
         if now >= self._silent_until.get(proxy.text, now):
             remark(f"{proxy.authority}: {error}")
-            self._silent_until[proxy.text] = now + REMARK_INTERVAL_S
+            self._silent_until[proxy.text] = now + PROXY_REMARK_INTERVAL_S
 
 
 @asynccontextmanager
@@ -97,7 +117,7 @@ async def open_routing(options: argparse.Namespace, clock: Clock) -> AsyncIterat
     """
     tls, headers = shared.tls_configuration(options), shared.read_headers(options.header_file)
     choice = await udp_proxies(options.proxy, tls)
-    pool = ProxyPool(ConnectOptions(engine=options.engine, tls=tls), clock)
+    pool = ProxyPool(ConnectOptions(engine=options.engine, tls=tls, http=options.http), clock)
     try:
         router = Router(
             choice,

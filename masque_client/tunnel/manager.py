@@ -24,6 +24,7 @@ from typing import Self
 from masque_client.dataplane.forwarder import Forwarder, Traffic
 from masque_client.engine.interface import EngineStatistics
 from masque_client.errors import HostError, MasqueError, ProxyRefused, PvdError, TimedOut
+from masque_client.host.dns import DnsConfiguration, DnsTransport
 from masque_client.host.interface import DEFAULT_FWMARK, HostConfiguration, HostNetwork, OuterFlow
 from masque_client.host.state import is_default_in_disguise
 from masque_client.http.connector import ConnectOptions, ProxyConnection, connect
@@ -32,11 +33,20 @@ from masque_client.netio.clock import Clock
 from masque_client.netio.tun import TunDevice
 from masque_client.protocol.connect import ip_request_headers
 from masque_client.protocol.ip_capsules import ANY_IPV4, ANY_IPV6, RequestedAddress, to_prefixes
-from masque_client.protocol.ip_session import AddressesAssigned, AddressesRequested, ConnectIpSession, RoutesAdvertised
+from masque_client.protocol.ip_session import (
+    AddressesAssigned,
+    AddressesRequested,
+    ConnectIpSession,
+    DnsAssigned,
+    IpEvent,
+    Pref64Assigned,
+    RoutesAdvertised,
+)
 from masque_client.protocol.mtu import MAX_TUNNEL_MTU
 from masque_client.protocol.session import Role, SessionClosed, SessionOpened
 from masque_client.protocol.uri_template import IpTemplate
 from masque_client.pvd.proxies import PvdProxy
+from masque_client.tunnel.dns import ProxyOrigin, plan_dns
 from masque_client.tunnel.failover import use_first
 from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
 from masque_client.tunnel.probe import probe
@@ -57,19 +67,24 @@ class TunnelStatus:
     """What is true now.
 
     Attributes:
+        fallback_reason: why it is HTTP/2 though HTTP/3 was wanted; None when it was not.
         excluded: what the proxy advertises but its rules keep out of the tunnel; direct or blocked as the user decided.
         unsupported_rules: rules that routes cannot express and that are not honoured, in words.
+        dns: what the proxy assigned, as it should be applied to this machine. It is not applied.
         probe_rtt_s: None when no probe came back: then nothing proves that packets flow.
     """
 
     proxy: str
     proxy_address: str
     engine: str
+    http_version: int
+    fallback_reason: str | None
     interface: str
     addresses: tuple[str, ...]
     routes: tuple[str, ...]
     excluded: tuple[str, ...]
     unsupported_rules: tuple[str, ...]
+    dns: DnsConfiguration
     mtu: int
     probe_rtt_s: float | None
     traffic: Traffic
@@ -82,7 +97,7 @@ class ConnectIpTunnel:
 
     Args:
         host: the machine's network; `restore` is called on the way out.
-        on_change: called after every applied change of addresses, routes or MTU.
+        on_change: called after every applied change of addresses, routes or MTU, and when the proxy assigns other DNS.
         on_proxy_failure: told of each proxy that did not do, also when another one then does.
 
     Raises (from `async with`):
@@ -110,12 +125,14 @@ class ConnectIpTunnel:
         self._interface_id = secrets.randbits(64)
         self._failed: asyncio.Future[MasqueError] = asyncio.get_running_loop().create_future()
         self._configuration: HostConfiguration | None = None
+        self._dns = DnsConfiguration()
         self._probe_rtt_s: float | None = None
+        self._is_up = False
         self._route_policy = RoutePolicy(())
         self._proxy: PvdProxy
         self._template: IpTemplate
         self._connection: ProxyConnection
-        self._stream: SessionStream[AddressesAssigned | AddressesRequested | RoutesAdvertised]
+        self._stream: SessionStream[IpEvent]
         self._tun: TunDevice
         self._forwarder: Forwarder
 
@@ -130,6 +147,7 @@ class ConnectIpTunnel:
         except BaseException:
             await self._stack.aclose()
             raise
+        self._is_up = True
         return self
 
     async def __aexit__(
@@ -154,11 +172,14 @@ class ConnectIpTunnel:
             proxy=self._template.authority,
             proxy_address=self._connection.address[0],
             engine=self._connection.http.engine.name,
+            http_version=self._connection.http_version,
+            fallback_reason=self._connection.fallback_reason,
             interface=self._tun.name,
             addresses=tuple(map(str, self._configuration.addresses)),
             routes=tuple(map(str, self._configuration.routes)),
             excluded=tuple(map(str, self._route_policy.excluded)),
             unsupported_rules=tuple(map(str, self._route_policy.unsupported)),
+            dns=self._dns,
             mtu=self._configuration.mtu,
             probe_rtt_s=self._probe_rtt_s,
             traffic=self._forwarder.traffic,
@@ -176,7 +197,7 @@ class ConnectIpTunnel:
 
     async def _connect(self) -> None:
         options = self._options
-        dial = ConnectOptions(engine=options.engine, tls=options.tls, mark=DEFAULT_FWMARK)
+        dial = ConnectOptions(engine=options.engine, tls=options.tls, mark=DEFAULT_FWMARK, http=options.http)
 
         async def reach(proxy: PvdProxy) -> ProxyConnection:
             return await connect(proxy.authority.host, proxy.authority.port, dial, self._clock)
@@ -263,15 +284,16 @@ class ConnectIpTunnel:
 
     # --- news while it runs -----------------------------------------------------------------------------------------
 
-    def _on_event(
-        self, event: AddressesAssigned | AddressesRequested | RoutesAdvertised | SessionOpened | SessionClosed
-    ) -> None:
+    def _on_event(self, event: IpEvent | SessionOpened | SessionClosed) -> None:
         match event:
             case AddressesAssigned() | RoutesAdvertised():
                 self._is_answered |= isinstance(event, AddressesAssigned)
                 self._news.set()
                 if self._configuration is not None:
                     self._reconfigure()
+            case DnsAssigned() | Pref64Assigned():
+                if self._configuration is not None and self._update_dns(self._configuration):
+                    self._tell()
             case AddressesRequested():
                 self._session.reject_addresses(event.requests)  # not a site-to-site tunnel (digest I-29)
                 self._stream.pump()
@@ -284,6 +306,11 @@ class ConnectIpTunnel:
             if not self._failed.done():
                 self._failed.set_result(error)
         else:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Before the tunnel is up whoever enters it learns everything from the first `status`."""
+        if self._is_up:
             self._on_change()
 
     def _apply(self) -> None:
@@ -294,6 +321,22 @@ class ConnectIpTunnel:
             raise HostError("the proxy withdrew every address", hint="try again later, or ask the proxy's operator")
         self._host.apply(wanted)
         self._configuration = wanted
+        self._update_dns(wanted)
+
+    def _update_dns(self, configuration: HostConfiguration) -> bool:
+        """Work out what the proxy's DNS means beside the routes of `configuration`; says whether that is news."""
+        before = self._dns
+        transport = DnsTransport.HTTPS_3 if self._connection.transport == "udp" else DnsTransport.HTTPS_2
+        document = self._options.proxies.document
+        self._dns = plan_dns(
+            self._session.dns,
+            self._session.pref64,
+            policy=self._options.dns_from_proxy,
+            routes=configuration.routes,
+            proxy=ProxyOrigin(self._template.host.lower(), self._template.port, transport),
+            zones=() if document is None else document.dns_zones,
+        )
+        return self._dns != before
 
     def _wanted(self, mtu: int) -> HostConfiguration:
         """The host network that the session's state asks for."""
@@ -342,7 +385,7 @@ class ConnectIpTunnel:
         return [prefix for prefix in prefixes if not (prefix.is_loopback or prefix.is_link_local)]
 
     def _on_writable(self) -> None:
-        if self._configuration is not None:
+        if self._is_up:
             self._forwarder.resume()
 
     @staticmethod

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from masque_client.engine.interface import EngineName, Headers, TlsConfiguration
+from masque_client.http.connector import HttpVersion
+from masque_client.tunnel.dns import DnsFromProxy
 from masque_client.tunnel.failover import Failover
 from masque_client.tunnel.proxies import ProxyChoice
 from masque_client.tunnel.route_policy import Unmatched
@@ -26,20 +28,24 @@ class TunnelOptions:
     Attributes:
         proxies: the ones to try, best first, and the rules for what they may carry (`tunnel.proxies.ip_proxies`).
         engine, tls: see `EngineConfiguration`.
+        http: see `HttpVersion`.
         headers: extra request header fields, such as authorization. Never logged.
         interface: name of the TUN device; `%d` is replaced by the kernel.
         address_request: see `AddressRequestMode`.
         failover: after which failures the next proxy is tried.
         unmatched: for addresses that the proxy advertises but the rules keep out of the tunnel.
+        dns_from_proxy: how far the proxy is trusted with names.
         strict_rules: a rule that routes cannot express fails the tunnel, instead of being reported in its status.
     """
 
     proxies: ProxyChoice
     engine: EngineName = EngineName.AUTO
     tls: TlsConfiguration = field(default_factory=TlsConfiguration)
+    http: HttpVersion = HttpVersion.AUTO
     headers: Headers = ()
     interface: str = "masque%d"
     address_request: AddressRequestMode = AddressRequestMode.AUTO
     failover: Failover = Failover.UNAVAILABLE
     unmatched: Unmatched = Unmatched.BLOCK
+    dns_from_proxy: DnsFromProxy = DnsFromProxy.SPLIT
     strict_rules: bool = False

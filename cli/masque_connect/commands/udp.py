@@ -20,11 +20,8 @@ from masque_client.sockets.port_forwarder import Forward, PortForwarder
 from masque_client.tunnel.router import Decision, Way, blocked
 from masque_connect import options as shared
 from masque_connect.render import SCHEMA_VERSION, Live, print_json_line, rates, remark
-from masque_connect.routing import Routing, add_routing, open_routing
+from masque_connect.routing import FlowRemarks, Routing, add_routing, open_routing
 from masque_connect.running import run_until_signal
-
-REMARK_INTERVAL_S = 5.0
-"""Of the flows that end badly, one is reported this often; the others are counted."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,6 +46,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_routing(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout when ready")
     shared.add_engine(parser)
+    shared.add_http(parser)
     shared.add_trust(parser)
     shared.add_headers(parser)
     shared.add_verbose(parser)
@@ -73,7 +71,7 @@ async def _run(options: argparse.Namespace, forwards: list[Forward]) -> int:
             stack.push_async_callback(port.close)
             ports.append(port)
         for port, decision in zip(ports, decisions, strict=True):
-            remark(f"{_show(port.local_address)} → {_target(port)} {_in_words(decision)}")
+            remark(f"{show_address(port.local_address)} → {_target(port)} {_in_words(decision)}")
         first = next((decision.proxies[0] for decision in decisions if decision.proxies), None)
         proxy = routing.connection_to(first)
         if options.json:
@@ -107,11 +105,12 @@ def _describe(
         "state": "ready",
         "proxy": first and _authority(first),
         "proxy_address": proxy and proxy.address[0],
-        "http_version": 3,
+        "http_version": proxy and proxy.http_version,
+        "fallback_reason": proxy and proxy.fallback_reason,
         "engine": proxy and proxy.http.engine.name,
         "forwards": [
             {
-                "local": _show(port.local_address),
+                "local": show_address(port.local_address),
                 "target": _target(port),
                 "way": str(decision.way),
                 "proxy": _authority(decision.proxies[0]) if decision.proxies else None,
@@ -129,7 +128,11 @@ def _in_words(decision: Decision) -> str:
 
 
 def _how(proxy: ProxyConnection | None) -> str:
-    return "no proxy is used" if proxy is None else f"{proxy.http.engine.name}, {proxy.address[0]}"
+    return (
+        "no proxy is used"
+        if proxy is None
+        else f"{shared.carrier(proxy.http_version, proxy.fallback_reason)} with {proxy.http.engine.name}, {proxy.address[0]}"
+    )
 
 
 def _authority(proxy: PvdProxy) -> str:
@@ -138,29 +141,23 @@ def _authority(proxy: PvdProxy) -> str:
 
 
 def _target(port: PortForwarder) -> str:
-    return _show((port.forward.host, port.forward.port))
+    return show_address((port.forward.host, port.forward.port))
 
 
 class _Failures:
     """What becomes of the errors that end flows: the command ends when `fatal` is set, the others are remarks."""
 
     def __init__(self, clock: Clock, *, may_give_up: bool) -> None:
-        self._may_give_up = may_give_up
         self.fatal: asyncio.Future[MasqueError] = asyncio.get_running_loop().create_future()
-        self._clock = clock
-        self._silent_until = 0.0
-        self._unsaid = 0
+        self._may_give_up = may_give_up
+        self._remarks = FlowRemarks(clock)
 
     def add(self, error: MasqueError) -> None:
         if self._may_give_up and concerns_whole_proxy(error):
             if not self.fatal.done():
                 self.fatal.set_result(error)
-        elif self._clock.now() < self._silent_until:
-            self._unsaid += 1
         else:
-            others = f"; {self._unsaid} others before it" if self._unsaid else ""
-            remark(f"a flow ended: {error} ({error.hint}){others}")
-            self._silent_until, self._unsaid = self._clock.now() + REMARK_INTERVAL_S, 0
+            self._remarks.add(error)
 
 
 async def _watch(
@@ -198,10 +195,10 @@ def parse_forward(text: str, *, allow_any: bool) -> Forward:
     hint = "write LOCAL=TARGET, such as 127.0.0.1:5353=9.9.9.9:53"
     if not equals:
         raise ConfigurationError(f"{text!r} has no '='", hint=hint)
-    host, port = _split(target, hint)
+    host, port = split_authority(target, hint)
     if local_text.isdecimal():
         local_text = f"127.0.0.1:{local_text}"
-    local_host, local_port = _split(local_text, hint, lowest=0)
+    local_host, local_port = split_authority(local_text, hint, lowest=0)
     try:
         address = ipaddress.ip_address(local_host)
     except ValueError as error:
@@ -214,7 +211,12 @@ def parse_forward(text: str, *, allow_any: bool) -> Forward:
     return Forward((str(address), local_port), host, port)
 
 
-def _split(text: str, hint: str, *, lowest: int = 1) -> Address:
+def split_authority(text: str, hint: str, *, lowest: int = 1) -> Address:
+    """`HOST:PORT`, IPv6 in brackets.
+
+    Raises:
+        ConfigurationError: it is not, with this hint.
+    """
     host, colon, port = text.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
     if not colon or not bare or (":" in bare) != host.startswith("["):
@@ -224,5 +226,6 @@ def _split(text: str, hint: str, *, lowest: int = 1) -> Address:
     return bare, int(port)
 
 
-def _show(address: Address) -> str:
+def show_address(address: Address) -> str:
+    """As a person writes it."""
     return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"

@@ -14,6 +14,7 @@ from masque_client.tunnel.manager import ConnectIpTunnel, TunnelStatus
 from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
 from masque_client.tunnel.proxies import ip_proxies
 from masque_connect import options as shared
+from masque_connect.dns_report import describe_dns, dns_lines
 from masque_connect.render import SCHEMA_VERSION, Live, print_json_line, rates, remark
 from masque_connect.routing import add_routing
 from masque_connect.running import run_until_signal
@@ -46,6 +47,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per line and change on stdout")
     shared.add_engine(parser)
+    shared.add_http(parser)
     shared.add_trust(parser)
     shared.add_headers(parser)
     shared.add_verbose(parser)
@@ -65,6 +67,7 @@ async def _run(options: argparse.Namespace) -> int:
     tunnel_options = TunnelOptions(
         proxies=await ip_proxies(options.proxy, tls),
         engine=options.engine,
+        http=options.http,
         tls=tls,
         headers=headers,
         interface=options.interface,
@@ -117,7 +120,9 @@ def _announce(status: TunnelStatus, *, as_json: bool) -> None:
     verified = (
         "no probe came back: not verified" if status.probe_rtt_s is None else f"{status.probe_rtt_s * 1e3:.1f} ms"
     )
-    remark(f"tunnel to {status.proxy} ({status.proxy_address}) over HTTP/3 with {status.engine}")
+    remark(
+        f"tunnel to {status.proxy} ({status.proxy_address}) over {shared.carrier(status.http_version, status.fallback_reason)} with {status.engine}"
+    )
     remark(f"  device    {status.interface}, MTU {status.mtu}")
     remark(f"  addresses {', '.join(status.addresses)}")
     remark(f"  routes    {', '.join(status.routes) or 'none advertised'}")
@@ -125,6 +130,8 @@ def _announce(status: TunnelStatus, *, as_json: bool) -> None:
         remark(f"  excluded  {', '.join(status.excluded)}")
     for rule in status.unsupported_rules:
         remark(f"  WARNING   not honoured: {rule}")
+    for line in dns_lines(status.dns):
+        remark(f"  {line}")
     remark(f"  probe     {verified}")
     remark("  undo      Ctrl-C")
 
@@ -137,13 +144,15 @@ def describe(status: TunnelStatus) -> dict[str, Any]:
         "verified": status.probe_rtt_s is not None,
         "proxy": status.proxy,
         "proxy_address": status.proxy_address,
-        "http_version": 3,
+        "http_version": status.http_version,
+        "fallback_reason": status.fallback_reason,
         "engine": status.engine,
         "interface": status.interface,
         "addresses": status.addresses,
         "routes": status.routes,
         "excluded_routes": status.excluded,
         "unsupported_rules": status.unsupported_rules,
-        "mtu": {"tunnel": status.mtu, "udp_payload": status.connection.max_udp_payload},
+        "dns": describe_dns(status.dns, applied=False),
+        "mtu": {"tunnel": status.mtu, "udp_payload": status.connection.max_udp_payload or None},
         "probe_rtt_ms": None if status.probe_rtt_s is None else round(status.probe_rtt_s * 1000, 3),
     }
