@@ -73,7 +73,8 @@ async def _resolve(host: str, port: int) -> list[Address]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as error:
-        raise NameResolutionError(f"cannot resolve {host}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is no host name"
+        raise NameResolutionError(f"{host} does not resolve: {reason}") from error
     families: dict[int, list[Address]] = {}
     for family, _, _, _, sockaddr in found:
         if family in (socket.AF_INET, socket.AF_INET6):

@@ -214,5 +214,6 @@ async def resolve(host: str, port: int, kind: socket.SocketKind) -> list[str]:
     except TimeoutError as error:
         raise NameResolutionError(f"looking up {host} took too long") from error
     except (OSError, UnicodeError) as error:
-        raise NameResolutionError(f"cannot resolve {host}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is no host name"
+        raise NameResolutionError(f"{host} does not resolve: {reason}") from error
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
