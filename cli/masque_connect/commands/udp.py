@@ -128,11 +128,10 @@ def _in_words(decision: Decision) -> str:
 
 
 def _how(proxy: ProxyConnection | None) -> str:
-    return (
-        "no proxy is used"
-        if proxy is None
-        else f"{shared.carrier(proxy.http_version, proxy.fallback_reason)} with {proxy.http.engine.name}, {proxy.address[0]}"
-    )
+    if proxy is None:
+        return "no proxy is used"
+    carrier = shared.carrier(proxy.http_version, proxy.fallback_reason)
+    return f"{carrier} with {proxy.http.engine.name}, {proxy.address[0]}"
 
 
 def _authority(proxy: PvdProxy) -> str:

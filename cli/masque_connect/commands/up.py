@@ -120,9 +120,8 @@ def _announce(status: TunnelStatus, *, as_json: bool) -> None:
     verified = (
         "no probe came back: not verified" if status.probe_rtt_s is None else f"{status.probe_rtt_s * 1e3:.1f} ms"
     )
-    remark(
-        f"tunnel to {status.proxy} ({status.proxy_address}) over {shared.carrier(status.http_version, status.fallback_reason)} with {status.engine}"
-    )
+    carrier = shared.carrier(status.http_version, status.fallback_reason)
+    remark(f"tunnel to {status.proxy} ({status.proxy_address}) over {carrier} with {status.engine}")
     remark(f"  device    {status.interface}, MTU {status.mtu}")
     remark(f"  addresses {', '.join(status.addresses)}")
     remark(f"  routes    {', '.join(status.routes) or 'none advertised'}")
