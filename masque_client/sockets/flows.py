@@ -50,6 +50,7 @@ class FlowTable(Generic[KeyT]):
         dialer: opens their paths.
         deliver: called with what a flow's target sent; returns how many the local program's socket took.
         on_error: told why a flow ended; the others go on. `errors.concerns_whole_proxy` says if they are worth it.
+        statistics: counted into; its own when None.
     """
 
     def __init__(
@@ -61,11 +62,12 @@ class FlowTable(Generic[KeyT]):
         on_error: Callable[[MasqueError], None] = lambda error: None,
         max_flows: int = MAX_FLOWS,
         idle_timeout_s: float = FLOW_IDLE_TIMEOUT_S,
+        statistics: FlowStatistics | None = None,
     ) -> None:
         self.dialer = dialer
         self.clock = clock
         self.flows: dict[KeyT, _Flow[KeyT]] = {}
-        self.statistics = FlowStatistics()
+        self.statistics = statistics or FlowStatistics()
         self._deliver = deliver
         self._on_error = on_error
         self._max_flows = max_flows
