@@ -9,9 +9,7 @@ from typing import Any
 
 from masque_client.errors import ConfigurationError
 from masque_connect import options as shared
-from masque_connect.demo.first_tunnel import Settings, run_first_tunnel
 from masque_connect.demo.interrupts import Interrupts
-from masque_connect.demo.loopback import run_loopback
 from masque_connect.exit_codes import ExitCode
 from masque_connect.render import print_json, remark, results, table
 
@@ -39,6 +37,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0 exactly when everything worked and nothing was left behind."""
+    # Here and not above: the test kit they import would double the start-up time of every other command.
+    from masque_connect.demo.first_tunnel import Settings, run_first_tunnel
+    from masque_connect.demo.loopback import run_loopback
+
     settings = Settings(options.engine, options.loss, options.delay, options.seed, options.size)
     interrupts = Interrupts()
     with interrupts.active():
