@@ -156,7 +156,7 @@ async def download(
                     return _confirmed(previous, response, options.now())
                 if not 300 <= response.status <= 399:
                     return _accept(response, url, options.now())
-                url = _redirect_target(response, url)
+                url = redirect_target(response, url)
     except TimeoutError as error:
         host = source.expected_identifier
         raise TimedOut(f"{host} did not deliver its PvD document within {options.timeout_s:g} s") from error
@@ -270,8 +270,12 @@ def _status_error(response: HttpsResponse, host: str, now: datetime) -> PvdError
     return PvdError(f"{host} refuses its PvD document: {answer}")
 
 
-def _redirect_target(response: HttpsResponse, url: str) -> str:
-    """The next URL: https, no credentials, no address that only this machine or link can reach."""
+def redirect_target(response: HttpsResponse, url: str) -> str:
+    """The next URL: https, no credentials, no address that only this machine or link can reach.
+
+    Raises:
+        PvdError: anything else.
+    """
     location: str | None = response.headers.get("location")
     if location is None or response.status == HTTPStatus.NOT_MODIFIED:
         raise PvdError(f"{url} answered {_status_text(response.status)} without a document or a place to go")

@@ -14,7 +14,7 @@ from masque_client.pvd.values import BadValue, Ignored, JsonObject, at, child, q
 
 MAX_PROXIES = 64
 
-_UNDERSTOOD_KEYS = frozenset({"protocol", "proxy", "mandatory", "alpn", "identifier"})
+UNDERSTOOD_KEYS = frozenset({"protocol", "proxy", "mandatory", "alpn", "identifier"})
 # Drafts -01 to -04 restricted an entry with these; to skip them as unknown would make it accept any destination.
 _OUTDATED_RESTRICTION = re.compile(r"(?:match|excluded?)(?:[A-Z].*)?", re.DOTALL)
 
@@ -115,7 +115,7 @@ def _parse_entry(entry: object, pointer: str, policy: ParsePolicy, ignored: list
         _check_authority(proxy, policy)
     identifier = _parse_identifier(entry, pointer)
     alpn, dropped = _parse_alpn(entry, pointer, is_mandatory="alpn" in mandatory)
-    unknown = [Ignored(child(pointer, key), _unknown_key_reason(key)) for key in entry if key not in _UNDERSTOOD_KEYS]
+    unknown = [Ignored(child(pointer, key), _unknown_key_reason(key)) for key in entry if key not in UNDERSTOOD_KEYS]
     ignored.extend([*dropped, *unknown])
     return PvdProxy(protocol, proxy.proxy, text, proxy.authority, alpn, identifier, pointer)
 
@@ -132,7 +132,7 @@ def _parse_mandatory(entry: JsonObject, pointer: str) -> frozenset[str]:
         place = child(child(pointer, "mandatory"), index)
         if key not in entry:
             raise BadValue(place, f"the mandatory key {quoted(key)} is missing")
-        if key not in _UNDERSTOOD_KEYS:
+        if key not in UNDERSTOOD_KEYS:
             raise BadValue(place, f"the mandatory key {quoted(key)} is not understood")
     return frozenset(keys)
 

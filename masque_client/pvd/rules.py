@@ -22,7 +22,7 @@ MAX_TOTAL_ENTRIES = 65_536
 
 IpNetwork = IPv4Network | IPv6Network
 
-_KEYS = frozenset({"proxies", "domains", "subnets", "ports"})
+RULE_KEYS = frozenset({"proxies", "domains", "subnets", "ports"})
 _PORT_NUMBER = r"(0|[1-9][0-9]{0,4})"
 _PORTS = re.compile(rf"{_PORT_NUMBER}(?:-{_PORT_NUMBER})?")
 # Python also reads "/255.255.255.0" and zone ids; PROXY-CONFIG knows neither.
@@ -150,7 +150,7 @@ def _parse_rule(rule: object, index: int, pointer: str) -> ProxyRule:
     if not isinstance(rule, dict):
         raise BadValue(pointer, f"must be an object, not {type_name(rule)}")
     for key in rule:
-        if key not in _KEYS:
+        if key not in RULE_KEYS:
             raise BadValue(child(pointer, key), "is not a known key")
     if "proxies" not in rule:
         raise BadValue(pointer, "the key proxies is missing")
