@@ -12,21 +12,20 @@ few lines stand in both loops on purpose: a function call per packet would cost 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from masque_client.protocol.drops import DropReason
 from masque_client.protocol.icmp import ALL_NODES, Problem, TokenBucket, compose_error
-from masque_client.protocol.ip_capsules import IpAddressRange
 from masque_client.protocol.ip_packet import ICMP, ICMPV6, IpHeader, parse_ip_header
 from masque_client.protocol.ip_ranges import AddressSet
-from masque_client.protocol.scope import IpPrefix
 from masque_client.protocol.session import CONTEXT_ID_0, Encapsulated
 
 MAX_FLOWS = 8192
 """Verdicts remembered per direction. When full all are forgotten: cheaper than choosing, and rare."""
 
-Space = tuple[Iterable[IpPrefix], Iterable[IpAddressRange]]
-"""The addresses behind one end of the tunnel: prefixes assigned to it, routes it advertised."""
+Space = Sequence[AddressSet]
+"""The addresses behind one end of the tunnel: those assigned to it, those it advertised. Apart, so that a new list of
+one kind need not build the other again: a peer may send the cheap one often."""
 
 _Flow = tuple[int | None, bytes]
 """Protocol (None for a later IPv6 fragment, whose protocol is unknown), then source and destination packed together."""
@@ -58,7 +57,7 @@ class PacketFilter:
         self._replies_allowed = TokenBucket()
         self._outbound: dict[_Flow, DropReason | None] = {}
         self._inbound: dict[_Flow, DropReason | None] = {}
-        self.update(ours=((), ()), theirs=((), ()))
+        self.update(ours=(), theirs=())
 
     def update(
         self,
@@ -78,8 +77,8 @@ class PacketFilter:
             check_their_sources: inbound packets must come from `theirs` (a proxy, BCP 38).
             check_our_destinations: inbound packets must go to `ours`.
         """
-        self._ours = AddressSet(*ours)
-        self._theirs = AddressSet(*theirs)
+        self._ours = ours
+        self._theirs = theirs
         self._check_our_sources = check_our_sources
         self._check_their_sources = check_their_sources
         self._check_our_destinations = check_our_destinations
@@ -128,9 +127,9 @@ class PacketFilter:
     def _judge_outbound(self, source: bytes, destination: bytes, protocol: int | None) -> DropReason | None:
         if _is_link_scope(source) or _is_link_scope(destination):
             return DropReason.LINK_SCOPE
-        if self._check_our_sources and not self._ours.covers(source, None):
+        if self._check_our_sources and not _covers(self._ours, source, None):
             return DropReason.SOURCE_NOT_ALLOWED
-        if not self._theirs.covers(destination, protocol):
+        if not _covers(self._theirs, destination, protocol):
             return DropReason.DESTINATION_NOT_ROUTED
         return None
 
@@ -190,13 +189,13 @@ class PacketFilter:
     def _judge_inbound(self, source: bytes, destination: bytes, protocol: int | None) -> DropReason | None:
         if _is_impossible_source(source):
             return DropReason.SOURCE_NOT_ALLOWED
-        if self._check_their_sources and not self._theirs.covers(source, None):
+        if self._check_their_sources and not _covers(self._theirs, source, None):
             return DropReason.SOURCE_NOT_ALLOWED
         if destination == ALL_NODES and protocol is None:
             return None  # ICMPv6: the peer's MTU probe, which our kernel answers (RFC 9484 §7.2)
         if _is_link_scope(destination):
             return DropReason.LINK_SCOPE
-        if self._check_our_destinations and not self._ours.covers(destination, protocol):
+        if self._check_our_destinations and not _covers(self._ours, destination, protocol):
             return DropReason.DESTINATION_NOT_OURS
         return None
 
@@ -216,6 +215,10 @@ class PacketFilter:
             verdict = judge(header.source, header.destination, None if is_icmp else protocol)
             flows[flow] = verdict
         return verdict
+
+
+def _covers(space: Space, address: bytes, protocol: int | None) -> bool:
+    return any(addresses.covers(address, protocol) for addresses in space)
 
 
 def _is_link_scope(address: bytes) -> bool:

@@ -39,6 +39,7 @@ from masque_client.protocol.ip_capsules import (
     parse_route_advertisement,
 )
 from masque_client.protocol.ip_filter import PacketFilter
+from masque_client.protocol.ip_ranges import AddressSet
 from masque_client.protocol.session import Encapsulated, Role, Session, SessionState
 
 MAX_PACKET = 65_575
@@ -138,6 +139,7 @@ class ConnectIpSession(Session[IpEvent]):
         self._knows_routes = False
         self._has_advertised = False
         self._filter = PacketFilter(self.drops)
+        self._assigned_set = self._routes_set = self._granted_set = self._advertised_set = AddressSet()
         self._our_request_ids: set[int] = set()
         self._their_request_ids: set[int] = set()
 
@@ -159,8 +161,8 @@ class ConnectIpSession(Session[IpEvent]):
 
     def _update_filter(self) -> None:
         self._filter.update(
-            ours=([entry.prefix for entry in self.assigned], self.advertised),
-            theirs=([entry.prefix for entry in self.granted], self.routes),
+            ours=(self._assigned_set, self._advertised_set),
+            theirs=(self._granted_set, self._routes_set),
             check_our_sources=self.role is Role.CLIENT,
             check_their_sources=self.role is Role.PROXY,
             check_our_destinations=self._enforce_routes,
@@ -191,6 +193,7 @@ class ConnectIpSession(Session[IpEvent]):
         assigned = tuple(assigned)
         self._send(encode_address_assign(assigned))
         self.granted = tuple(entry for entry in assigned if not entry.is_rejection)
+        self._granted_set = AddressSet(entry.prefix for entry in self.granted)
         self._update_filter()
 
     def reject_addresses(self, requests: Iterable[RequestedAddress]) -> None:
@@ -208,6 +211,7 @@ class ConnectIpSession(Session[IpEvent]):
             raise LocalProtocolError(problem)
         self._send(encode_route_advertisement(ranges))
         self.advertised = ranges
+        self._advertised_set = AddressSet(routes=ranges)
         self._has_advertised = True
         self._update_filter()
 
@@ -246,6 +250,7 @@ class ConnectIpSession(Session[IpEvent]):
         if capsule.type == CapsuleType.ADDRESS_ASSIGN:
             addresses = parse_address_assign(capsule.value)
             self.assigned = tuple(entry for entry in addresses if not entry.is_rejection)
+            self._assigned_set = AddressSet(entry.prefix for entry in self.assigned)
             self._events.append(AddressesAssigned(addresses))
             self._update_filter()
         elif capsule.type == CapsuleType.ADDRESS_REQUEST:
@@ -254,6 +259,7 @@ class ConnectIpSession(Session[IpEvent]):
             self._events.append(AddressesRequested(requests))
         elif capsule.type == CapsuleType.ROUTE_ADVERTISEMENT:
             self.routes = parse_route_advertisement(capsule.value)
+            self._routes_set = AddressSet(routes=self.routes)
             self._events.append(RoutesAdvertised(self.routes))
             self._update_filter()
             self._knows_routes = True

@@ -8,6 +8,7 @@ from masque_client.protocol.drops import DropReason
 from masque_client.protocol.ip_capsules import IpAddressRange
 from masque_client.protocol.ip_filter import PacketFilter
 from masque_client.protocol.ip_packet import ICMP, ICMPV6, TCP, UDP
+from masque_client.protocol.ip_ranges import AddressSet
 from masque_client.protocol.varint import parse_varint
 from tests.unit.protocol.packets import build, extension, fragment, packed
 
@@ -17,24 +18,28 @@ THEM4, THEM6 = "198.51.100.2", "2001:db8:2::2"
 TCP_ONLY4, TCP_ONLY6 = "203.0.113.9", "2001:db8:3::9"
 ELSEWHERE4, ELSEWHERE6 = "10.9.9.9", "2001:db8:f::f"
 
-MINE = ([net(f"{ME4}/32"), net(f"{ME6}/128")], ())
-THEIR_ROUTES = (
-    IpAddressRange.from_prefix(net("198.51.100.0/24")),
-    IpAddressRange.from_prefix(net("203.0.113.0/24"), TCP),
-    IpAddressRange.from_prefix(net("2001:db8:2::/48")),
-    IpAddressRange.from_prefix(net("2001:db8:3::/48"), TCP),
-)
+MINE = [AddressSet([net(f"{ME4}/32"), net(f"{ME6}/128")])]
+THEIR_ROUTES = [
+    AddressSet(
+        routes=(
+            IpAddressRange.from_prefix(net("198.51.100.0/24")),
+            IpAddressRange.from_prefix(net("203.0.113.0/24"), TCP),
+            IpAddressRange.from_prefix(net("2001:db8:2::/48")),
+            IpAddressRange.from_prefix(net("2001:db8:3::/48"), TCP),
+        )
+    )
+]
 
 
 def client():
     packets = PacketFilter(Counter())
-    packets.update(ours=MINE, theirs=((), THEIR_ROUTES))
+    packets.update(ours=MINE, theirs=THEIR_ROUTES)
     return packets
 
 
 def proxy(**options):
     packets = PacketFilter(Counter())
-    packets.update(ours=((), THEIR_ROUTES), theirs=MINE, check_our_sources=False, check_their_sources=True, **options)
+    packets.update(ours=THEIR_ROUTES, theirs=MINE, check_our_sources=False, check_their_sources=True, **options)
     return packets
 
 
@@ -171,10 +176,10 @@ def test_new_routes_replace_remembered_verdicts():
     packet, answer = build(ME4, THEM4), build(THEM4, ME4)
     assert outbound(packets, packet).send == [packet]
     assert inbound(packets, answer) == [answer]
-    packets.update(ours=((), ()), theirs=((), THEIR_ROUTES))
+    packets.update(ours=(), theirs=THEIR_ROUTES)
     assert outbound(packets, packet).send == []
     assert inbound(packets, answer) == []
-    packets.update(ours=MINE, theirs=((), THEIR_ROUTES))
+    packets.update(ours=MINE, theirs=THEIR_ROUTES)
     assert outbound(packets, packet).send == [packet]
 
 

@@ -3,6 +3,7 @@ import ipaddress
 import pytest
 
 from masque_client.errors import LocalProtocolError, RemoteProtocolError
+from masque_client.protocol import ip_session
 from masque_client.protocol.capsule import CapsuleType, encode_capsule
 from masque_client.protocol.drops import DropReason
 from masque_client.protocol.error_codes import H3ErrorCode
@@ -15,6 +16,7 @@ from masque_client.protocol.ip_capsules import (
     encode_address_assign,
     encode_address_request,
 )
+from masque_client.protocol.ip_ranges import AddressSet
 from masque_client.protocol.ip_session import (
     AddressesAssigned,
     AddressesRequested,
@@ -265,3 +267,21 @@ def test_proxy_may_leave_destinations_to_its_routing():
         session = opened(Role.PROXY, enforce_routes=enforce_routes)
         session.assign_addresses([CLIENT_V4])
         assert session.receive_datagrams([b"\0" + PACKET]) == delivered
+
+
+def test_a_cheap_capsule_does_not_cost_the_work_of_an_expensive_one(monkeypatch):
+    """Two bytes withdraw the addresses; they must not rebuild tens of thousands of routes each time."""
+    built = []
+
+    class Counted(AddressSet):
+        def __init__(self, prefixes=(), routes=()):
+            prefixes, routes = list(prefixes), list(routes)
+            built.append(len(prefixes) + len(routes))
+            super().__init__(prefixes, routes)
+
+    session = opened()
+    receive(session, masque.ASSIGN_V4_AND_REFUSED_V6 + masque.ROUTES_SPLIT)
+    monkeypatch.setattr(ip_session, "AddressSet", Counted)
+    receive(session, masque.ASSIGN_NOTHING * 3 + masque.ASSIGN_V4_ID_1)
+    assert built == [0, 0, 0, 1]
+    assert session.receive_datagrams([b"\0" + ANSWER]) == [ANSWER]
