@@ -90,6 +90,7 @@ class H2Engine:
         self._h2.local_settings = h2.settings.Settings(
             client=configuration.is_client, initial_values=_settings_to_send(configuration)
         )
+        self._h2.max_inbound_frame_size = MAX_FRAME_BYTES  # the library takes it from the settings we just replaced
         self._frames = FrameReader(0 if configuration.is_client else CLIENT_PREFACE_BYTES)
         self._events: deque[Event] = deque()
         self._streams: dict[int, H2Stream] = {}

@@ -2,8 +2,8 @@
 
 Three races, one inside the other. Over addresses: Happy Eyeballs (RFC 8305 §5). Over packet sizes: QUIC Initials are
 padded to the full packet size with DF set, so an attempt that completes has proved its size towards the proxy (digest
-M-2). Over HTTP versions: HTTP/3 has a head start and, for a second, the last word; a network that drops UDP in silence
-costs that second, one that refuses it costs nothing.
+M-2). Over HTTP versions: HTTP/3 has a head start and, for a moment, the last word; a network that drops UDP in silence
+costs that moment, one that refuses it costs nothing.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ SMALLER_PACKETS_DELAY_S = 1.0
 """How long full-size packets may stay unanswered before smaller ones are tried as well."""
 HTTP3_HEAD_START_S = 0.3
 """HTTP/2 is not even tried before: on most networks HTTP/3 is up by then, and no TCP connection is wasted."""
-HTTP3_PREFERENCE_S = 1.0
-"""Until then an HTTP/2 connection that is up waits for HTTP/3: two lost Initials (repeated after 0.2 and 0.6 s) must
-not put a tunnel on TCP, where inner and outer loss recovery fight (RFC 9298 §6)."""
+HTTP3_PREFERENCE_S = 0.6
+"""Until then an HTTP/2 connection that is up waits for HTTP/3: a lost Initial (repeated after 0.2 s) must not put a
+tunnel on TCP, where inner and outer loss recovery fight (RFC 9298 §6). HTTP/2 needs three round trips to be up in time
+to wait, HTTP/3 one, so distance alone never decides."""
 
 
 async def connect(host: str, port: int, options: ConnectOptions, clock: Clock | None = None) -> ProxyConnection:

@@ -9,6 +9,7 @@ What the kernel does not take waits in the transport, a bounded amount; the link
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from masque_client.engine.interface import Address, TlsConfiguration
 from masque_client.engine.trust import pin_mismatch
 from masque_client.errors import ConnectError, ConnectionLost, MasqueError, ProxyRefused
 from masque_client.http.tls import ALPN_H2, client_context, explain_tls
-from masque_client.netio.sockopt import format_address, open_tcp, translated_errors
+from masque_client.netio.sockopt import format_address, open_tcp
 
 PAUSE_AT_BYTES = 128 * 1024
 """With this much waiting in the transport the engine keeps its datagrams to itself."""
@@ -59,8 +60,10 @@ class TcpLink(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         sock = open_tcp(address, mark=mark)
         try:
-            with translated_errors(address):
-                await loop.sock_connect(sock, address)
+            await loop.sock_connect(sock, address)
+        except OSError as error:
+            sock.close()
+            raise _explain_connect(error, address) from error
         except BaseException:
             sock.close()
             raise
@@ -192,3 +195,10 @@ class TcpLink(asyncio.Protocol):
             error = pin_mismatch(certificate, pin, self.peer_name)
             if error is not None:
                 raise error
+
+
+def _explain_connect(error: OSError, address: Address) -> ConnectError:
+    if isinstance(error, ConnectionRefusedError):
+        return ConnectError(f"nothing listens on TCP port {address[1]} of {address[0]}")
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return ConnectError(f"cannot reach {format_address(address)} over TCP: {reason}")
