@@ -13,7 +13,7 @@ from tests.fuzz.choices import encode_steps
 from tests.fuzz.targets import CORPUS
 from tests.fuzz.targets.http3 import GOOD_SETTINGS
 from tests.unit.engine import raw
-from tests.vectors import dns, masque
+from tests.vectors import dns, masque, ra
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 OK = raw.frame(raw.HEADERS, raw.literal((b":status", b"200"), (b"capsule-protocol", b"?1")))
@@ -148,6 +148,35 @@ def http3() -> Seeds:
     yield "new connection id", encode_steps((9, 0, bytes.fromhex("180100080102030405060708" + "00" * 16)))
 
 
+def http2() -> Seeds:
+    ok = b"capsule-protocol:?1"
+    capsule = bytes.fromhex(masque.DATAGRAM_HELLO)
+    yield "tunnel", b"\2" + encode_steps((8, 0x28, ok), (9, 0, capsule), (12, 0, b"hello"), (9, 0x80, b""))
+    yield "tunnel byte by byte", b"\6" + encode_steps((8, 0x28, ok), (9, 0, capsule), (11, 0x80, capsule))
+    yield "goaway", b"\2" + encode_steps((7, 7, bytes(8)), (10, 0, b""))
+    yield "goaway with an error", b"\2" + encode_steps((7, 7, bytes.fromhex("000000010000000b") + b"calm"))
+    yield "reset", b"\2" + encode_steps((8, 0x28, ok), (2, 0, bytes.fromhex("0000000008")), (13, 0, b""))
+    yield "window", b"\2" + encode_steps((3, 2, bytes.fromhex("007fffffff")), (6, 8, bytes.fromhex("7fffffff")))
+    yield "ping", b"\2" + encode_steps((14, 0, b""), (6, 0x16, bytes(8)), (15, 0, b""))
+    yield "server", b"\3" + encode_steps((11, 0, capsule), (9, 0x80, capsule))
+    yield "bad first frame", b"\0" + encode_steps((6, 6, bytes(8)))
+    yield "settings", b"\0" + encode_steps((6, 4, bytes.fromhex("000800000001")), (6, 4, bytes.fromhex("000800000000")))
+
+
+def router_advertisements() -> Seeds:
+    for name, option in (("R1", ra.R1), ("R2", ra.R2), ("R3", ra.R3), ("prefix", ra.OTHER_PREFIX)):
+        yield name, ra.RA_HEADER + option
+    yield "resolver", ra.RA_HEADER + bytes.fromhex("1903 0000 00000e10 20010db8000000000000000000000053")
+
+
+def https_records() -> Seeds:
+    yield "alpn", bytes.fromhex("00010000010006026833026832")
+    yield "alpn and port", bytes.fromhex("000100000100030268330003000220fb")
+    yield "pvd", bytes.fromhex("000100000b0000")
+    yield "alias", b"\0\0\3pvd\7example\0"
+    yield "mandatory", bytes.fromhex("0001000000000400030004000300020050000400040a000001")
+
+
 SEEDS = {
     "capsules": capsules,
     "sessions": sessions,
@@ -156,8 +185,11 @@ SEEDS = {
     "quic-headers": quic_headers,
     "pvd": pvd,
     "pvd-fields": pvd_fields,
+    "router-advertisements": router_advertisements,
+    "https-records": https_records,
     "templates": templates,
     "fields": fields,
+    "http2": http2,
     "aioquic-handshake": handshake,
     "aioquic-http3": http3,
     "qh3-handshake": handshake,
