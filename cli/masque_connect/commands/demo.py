@@ -7,11 +7,14 @@ import os
 import shutil
 from typing import Any
 
-from masque_client.errors import ConfigurationError
+from masque_client.errors import ConfigurationError, PrivilegeError
 from masque_connect import options as shared
 from masque_connect.demo.interrupts import Interrupts
 from masque_connect.exit_codes import ExitCode
 from masque_connect.render import print_json, remark, results, table
+
+SCENARIOS = ("first-tunnel", "udp-blocked")
+"""In the order of `run`'s table; the first is what a newcomer sees."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,6 +25,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Build a client, a router, a MASQUE proxy and a target in network namespaces, run discovery, "
         "CONNECT-UDP and CONNECT-IP with real traffic between them, and take everything down again. "
         "Without root it shows discovery and CONNECT-UDP on loopback.",
+    )
+    parser.add_argument(
+        "--scenario",
+        choices=SCENARIOS,
+        default=SCENARIOS[0],
+        help="first-tunnel (default); udp-blocked: the network drops UDP, tunnels work over HTTP/2",
     )
     shared.add_engine(parser)
     parser.add_argument("--loss", type=_percent, default=0.0, metavar="PERCENT", help="lose packets, each way")
@@ -40,12 +49,16 @@ def run(options: argparse.Namespace) -> int:
     # Here and not above: the test kit they import would double the start-up time of every other command.
     from masque_connect.demo.first_tunnel import Settings, run_first_tunnel
     from masque_connect.demo.loopback import run_loopback
+    from masque_connect.demo.udp_blocked import run_udp_blocked
 
+    scenarios = dict(zip(SCENARIOS, (run_first_tunnel, run_udp_blocked), strict=True))
     settings = Settings(options.engine, options.loss, options.delay, options.seed, options.size)
     interrupts = Interrupts()
     with interrupts.active():
         if (reason := _unprivileged_reason()) is None:
-            result = run_first_tunnel(settings, interrupts)
+            result = scenarios[options.scenario](settings, interrupts)
+        elif options.scenario != SCENARIOS[0]:
+            raise PrivilegeError(f"the scenario {options.scenario} needs network namespaces: {reason}")
         else:
             remark(f"{reason}: CONNECT-IP, transfers and losses are left out; discovery and CONNECT-UDP follow")
             result = run_loopback(settings, interrupts)
