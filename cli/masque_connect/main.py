@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; each command's file adds its own part."""
-    from masque_connect.commands import demo, discover, udp, up
+    from masque_connect.commands import demo, discover, profile, socks, udp, up
 
     parser = _Parser(
         prog="masque-connect",
@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version)
     parser.set_defaults(command=None, verbose=0)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (demo, discover, udp, up):
+    for command in (demo, discover, profile, udp, socks, up):
         command.add_parser(commands)
     return parser
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from masque_client.engine.interface import EngineStatistics
 from masque_client.errors import MasqueError
 from masque_client.http.connector import ConnectOptions, ProxyConnection
 from masque_client.netio.clock import Clock
-from masque_client.pvd.proxies import PvdProxy
+from masque_client.pvd.changes import DocumentChanged
+from masque_client.pvd.proxies import ProxyProtocol, PvdProxy
 from masque_client.tunnel.failover import Failover
-from masque_client.tunnel.proxies import ProxyChoice, udp_proxies
+from masque_client.tunnel.following import following
+from masque_client.tunnel.proxies import ProxyChoice, document_source, udp_proxies
 from masque_client.tunnel.proxy_pool import ProxyPool
 from masque_client.tunnel.route_policy import Unmatched
 from masque_client.tunnel.router import Router
@@ -116,9 +118,22 @@ async def open_routing(options: argparse.Namespace, clock: Clock) -> AsyncIterat
         MasqueError: no proxy is known.
     """
     tls, headers = shared.tls_configuration(options), shared.read_headers(options.header_file)
-    choice = await udp_proxies(options.proxy, tls)
-    pool = ProxyPool(ConnectOptions(engine=options.engine, tls=tls, http=options.http), clock)
-    try:
+    routing: Routing | None = None
+
+    def on_change(change: DocumentChanged, choice: ProxyChoice | None) -> None:
+        remark(str(change))
+        if routing is not None:
+            routing.router.replace(choice)
+
+    async with AsyncExitStack() as stack:
+        if (source := document_source(options.proxy)) is None:
+            choice = await udp_proxies(options.proxy, tls)
+        else:
+            choice = await stack.enter_async_context(
+                following(source, ProxyProtocol.CONNECT_UDP, tls, clock, on_change)
+            )
+        pool = ProxyPool(ConnectOptions(engine=options.engine, tls=tls, http=options.http), clock)
+        stack.push_async_callback(pool.close)
         router = Router(
             choice,
             pool,
@@ -128,6 +143,5 @@ async def open_routing(options: argparse.Namespace, clock: Clock) -> AsyncIterat
             extra_headers=headers,
             on_failure=_ProxyRemarks(clock).add if len(choice.candidates) > 1 else lambda proxy, error: None,
         )
-        yield Routing(choice, router)
-    finally:
-        await pool.close()
+        routing = Routing(choice, router)
+        yield routing

@@ -14,9 +14,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from masque_client.engine.interface import TlsConfiguration
-from masque_client.errors import ConfigurationError, MasqueError, PvdError
-from masque_client.http.connector import ConnectOptions, ProxyConnection, connect
-from masque_client.netio.clock import Clock
+from masque_client.errors import ConfigurationError, PvdError
 from masque_client.protocol.uri_template import (
     IpTemplate,
     UdpTemplate,
@@ -29,7 +27,7 @@ from masque_client.pvd.model import PvdDocument
 from masque_client.pvd.names import HostPort
 from masque_client.pvd.proxies import ProxyProtocol, PvdProxy
 from masque_client.pvd.rules import ProxyRule
-from masque_client.tunnel.failover import Failover, use_first
+from masque_client.pvd.source import WELL_KNOWN_PATH, PvdSource
 
 Template = TypeVar("Template", UdpTemplate, IpTemplate)
 
@@ -55,6 +53,13 @@ class ProxyChoice:
         return Matcher(self.proxies, self.rules, policy=policy)
 
 
+def document_source(text: str) -> PvdSource | None:
+    """The document that `text` leads to; None when it names a proxy by itself."""
+    if "://" in text and urlsplit(text).path != WELL_KNOWN_PATH:
+        return None
+    return PvdSource.parse(text)
+
+
 async def udp_proxies(text: str, tls: TlsConfiguration) -> ProxyChoice:
     """CONNECT-UDP proxies for `text`: `candidates[n].proxy` is a `UdpTemplate`.
 
@@ -70,25 +75,6 @@ async def ip_proxies(text: str, tls: TlsConfiguration) -> ProxyChoice:
     return await _proxies(text, tls, ProxyProtocol.CONNECT_IP, IpTemplate.parse, default_ip_template)
 
 
-async def connect_first(
-    templates: list[Template],
-    options: ConnectOptions,
-    clock: Clock,
-    *,
-    policy: Failover = Failover.UNAVAILABLE,
-    on_failure: Callable[[Template, MasqueError], None] = lambda template, error: None,
-) -> tuple[Template, ProxyConnection]:
-    """Connect to the first proxy that can be reached; raises and moves on as `failover.use_first`."""
-
-    async def reach(template: Template) -> ProxyConnection:
-        return await connect(template.host, template.port, options, clock)
-
-    async def use(template: Template, connection: ProxyConnection) -> tuple[Template, ProxyConnection]:
-        return template, connection
-
-    return await use_first(templates, reach, use, release=ProxyConnection.close, policy=policy, on_failure=on_failure)
-
-
 async def _proxies(
     text: str,
     tls: TlsConfiguration,
@@ -96,15 +82,14 @@ async def _proxies(
     parse: Callable[[str], Template],
     default: Callable[[str], Template],
 ) -> ProxyChoice:
-    if "://" in text:
-        url = urlsplit(text)
-        if url.scheme != "https":
-            raise ConfigurationError(f"{text}: only https is safe to tunnel through", hint="write https://…")
-        if url.path in ("", "/") and not url.query:
-            return _of_template(protocol, default(url.netloc))
-        if url.path != "/.well-known/pvd":
-            return _of_template(protocol, parse(text))
-    return choose(await discover(text, tls=tls), protocol)
+    url = urlsplit(text)
+    if "://" in text and url.scheme != "https":
+        raise ConfigurationError(f"{text}: only https is safe to tunnel through", hint="write https://…")
+    if (source := document_source(text)) is not None:
+        return choose(await discover(source, tls=tls), protocol)
+    if url.path in ("", "/") and not url.query:
+        return _of_template(protocol, default(url.netloc))
+    return _of_template(protocol, parse(text))
 
 
 def choose(found: Discovery, protocol: ProxyProtocol) -> ProxyChoice:

@@ -18,7 +18,7 @@ from masque_client.errors import ConnectError, DestinationBlocked, MasqueError, 
 from masque_client.http.connector import ProxyConnection
 from masque_client.netio.clock import Clock
 from masque_client.protocol.uri_template import UdpTemplate
-from masque_client.pvd.match import Flow, FlowKind, Selection, Step, Verdict
+from masque_client.pvd.match import Flow, FlowKind, Matcher, Selection, Step, Verdict
 from masque_client.pvd.proxies import ProxyProtocol, PvdProxy
 from masque_client.sockets.paths import DirectPath, OnPayloads, ProxyPath, UdpPath, resolve
 from masque_client.tunnel.failover import Failover, use_first
@@ -100,10 +100,15 @@ class Router:
         self._on_failure = on_failure
         self.replace(choice)
 
-    def replace(self, choice: ProxyChoice) -> None:
-        """Use these proxies and rules from now on; open flows stay where they are."""
-        self._ours = choice.matcher(_OnlyConnectUdp())
-        self._anybodys = choice.matcher()
+    def replace(self, choice: ProxyChoice | None) -> None:
+        """Use these proxies and rules from now on; open flows stay where they are.
+
+        Args:
+            choice: None when the document has ended. Its rules are gone then, and nothing has a way, whatever
+                `unmatched` says: what they would have sent through a proxy must not go directly instead.
+        """
+        self._ours = choice.matcher(_OnlyConnectUdp()) if choice is not None else None
+        self._anybodys = choice.matcher() if choice is not None else None
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
@@ -117,18 +122,21 @@ class Router:
             ConfigurationError: the host is neither a name nor an address.
         """
         flow = Flow(kind, host, port=port)
+        if self._ours is None or self._anybodys is None:
+            reason = "the PvD document has expired and no other one could be fetched"
+            return Decision(flow, Way.BLOCKED, (), reason, Selection(Verdict.NO_MATCH))
         selection, steps = self._ours.explain(flow) if logger.isEnabledFor(logging.DEBUG) else (None, ())
         selection = selection or self._ours.select(flow)
-        decision = self._judge(flow, selection)
+        decision = self._judge(flow, selection, self._anybodys)
         _log(decision, steps)
         return decision
 
-    def _judge(self, flow: Flow, selection: Selection) -> Decision:
+    def _judge(self, flow: Flow, selection: Selection, anybodys: Matcher) -> Decision:
         if selection.verdict is Verdict.PROXY:
             proxies = tuple(proxy for group in selection.groups for proxy in group)
             return Decision(flow, Way.PROXY, proxies, _why(selection), selection)
         if selection.verdict is Verdict.NO_MATCH:
-            by_anyone = self._anybodys.select(flow)
+            by_anyone = anybodys.select(flow)
             if by_anyone.verdict is Verdict.PROXY:
                 names = dict.fromkeys(proxy.protocol for group in by_anyone.groups for proxy in group)
                 reason = f"{_why(by_anyone)} wants it carried by {' or '.join(names)}, which is not possible here"
