@@ -15,7 +15,7 @@ from typing import Any, Self
 from masque_client.testing.netns import Namespace
 
 MASQUE_CONNECT = (sys.executable, "-m", "masque_connect.main")
-PATIENCE_S = 40.0
+PATIENCE_S = 90.0
 """Past this a command hangs, however busy the machine: it is killed, and its test fails."""
 
 
