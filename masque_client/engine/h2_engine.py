@@ -91,7 +91,7 @@ class H2Engine:
             client=configuration.is_client, initial_values=_settings_to_send(configuration)
         )
         self._h2.max_inbound_frame_size = MAX_FRAME_BYTES  # the library takes it from the settings we just replaced
-        self._frames = FrameReader(0 if configuration.is_client else CLIENT_PREFACE_BYTES)
+        self._frames = FrameReader(MAX_FRAME_BYTES, 0 if configuration.is_client else CLIENT_PREFACE_BYTES)
         self._events: deque[Event] = deque()
         self._streams: dict[int, H2Stream] = {}
         self._settings: SettingsReceived | None = None
@@ -398,9 +398,7 @@ class H2Engine:
     def _on_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
         stream = self._streams.get(stream_id)
         if stream is None or not stream.can_receive:
-            return
-        if not stream.has_final_headers:
-            raise _malformed("content came before the response", "RFC 9113 §8.1")
+            return  # content before the response never gets here: the library closes the connection
         last = self._events[-1] if self._events else None
         if isinstance(last, DataReceived) and last.stream_id == stream_id and not last.end_stream:
             self._events[-1] = DataReceived(stream_id, last.data + data, end_stream)  # one batch for the TUN device

@@ -2,7 +2,8 @@
 
 The library takes any GOAWAY for the end of the connection and refuses to send after it; but a proxy that is about to
 restart says GOAWAY and goes on serving the requests it has (RFC 9113 §6.8). So GOAWAY frames are taken out of the
-byte stream before the library sees them. And the first frame must be SETTINGS (RFC 9113 §3.4), which it does not check.
+byte stream before the library sees them. Nor does it check that the first frame is SETTINGS (RFC 9113 §3.4), or a
+frame's length before it has collected all of it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from masque_client.protocol.error_codes import H3ErrorCode
 
 HEADER_BYTES = 9
 _SETTINGS, _GOAWAY = 0x4, 0x7
-_MAX_GOAWAY_BYTES = 16_384
-"""Its debug data is for the log; a peer that wants to tell more tells too much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +31,12 @@ class FrameReader:
     """Splits the peer's bytes into GOAWAY frames and everything else, which passes unparsed.
 
     Args:
+        max_frame_bytes: what our SETTINGS allow. The library would collect a longer frame before it complains.
         preface_bytes: how many bytes come before the first frame (the client's connection preface, RFC 9113 §3.4).
     """
 
-    def __init__(self, preface_bytes: int) -> None:
+    def __init__(self, max_frame_bytes: int, preface_bytes: int) -> None:
+        self._max_frame_bytes = max_frame_bytes
         self._skip = preface_bytes
         self._held = b""
         self._is_first = True
@@ -44,19 +45,19 @@ class FrameReader:
         """Take bytes, cut anywhere; yields bytes for the library and GOAWAY frames, in order.
 
         Raises:
-            RemoteProtocolError: a connection error: no SETTINGS first, or a malformed GOAWAY.
+                RemoteProtocolError: a connection error: no SETTINGS first, a frame too long, or a malformed GOAWAY.
         """
         if self._held:
             data, self._held = self._held + data, b""
         passed, position = 0, self._skip
         while position + HEADER_BYTES <= len(data):
-            end = position + HEADER_BYTES + int.from_bytes(data[position : position + 3])
-            type_ = data[position + 3]
+            length, type_ = int.from_bytes(data[position : position + 3]), data[position + 3]
+            if length > self._max_frame_bytes:
+                raise _frame_error(f"a frame of {length} bytes, more than {self._max_frame_bytes}")
+            end = position + HEADER_BYTES + length
             if self._is_first:
                 self._check_first(type_)
             if type_ == _GOAWAY:
-                if end - position > HEADER_BYTES + _MAX_GOAWAY_BYTES:
-                    raise _frame_error("a GOAWAY frame is too long")
                 if end > len(data):
                     break
                 if passed < position:
