@@ -35,6 +35,15 @@ class AddressPool:
             self._lent.add(address)
         return address
 
+    def exchange(self, current: IpAddress, wanted: IpPrefix) -> IpAddress:
+        """`wanted` for `current` if `wanted` is a single free address of this pool, else `current` as before."""
+        address = self._specific(wanted)
+        if address is None:
+            return current
+        self._lent.add(address)
+        self.give_back(current)
+        return address
+
     def give_back(self, address: IpAddress) -> None:
         """The client is gone."""
         self._lent.remove(address)

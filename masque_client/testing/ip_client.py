@@ -145,8 +145,11 @@ class IpClient:
         self._assign([*answers, *(AssignedAddress(0, ipaddress.ip_network(address)) for address in others)])
 
     def _lend(self, version: int, wanted: IpPrefix) -> IpAddress | None:
+        """The client's address of this family; the one it wants, if that is free: it may be its old one."""
         pool = self._pools.get(version)
-        if pool is not None and version not in self._lent and (address := pool.lend(wanted)) is not None:
+        if pool is not None and version in self._lent:
+            self._lent[version] = pool.exchange(self._lent[version], wanted)
+        elif pool is not None and (address := pool.lend(wanted)) is not None:
             self._lent[version] = address
         return self._lent.get(version)
 

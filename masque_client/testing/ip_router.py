@@ -44,9 +44,9 @@ class IpRouter:
             self._loop.add_reader(tun.fileno(), self._on_tun_readable)
 
     def attach(self, addresses: Iterable[bytes], client: Client) -> None:
-        """Send packets for these packed addresses to `client`."""
-        for address in addresses:
-            self._clients[address] = client
+        """Send packets for these packed addresses, and no others, to `client`."""
+        others = {address: other for address, other in self._clients.items() if other is not client}
+        self._clients = others | dict.fromkeys(addresses, client)
 
     def detach(self, client: Client) -> None:
         """The client is gone."""

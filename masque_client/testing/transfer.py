@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
+import http.client
 import json
 import socket
 import sys
@@ -102,6 +103,36 @@ def upload(
     if answer["bytes"] != size:
         raise ConnectError(f"the origin received {answer['bytes']} of {size} bytes")
     return TransferResult("upload", size, answer["seconds"], content_sha256(size), answer["sha256"])
+
+
+class SlowUpload:
+    """One upload to an origin, sent in pieces when a test wants: a TCP flow that outlives what happens to it.
+
+    A context manager; `finish` after the last piece. Blocks.
+    """
+
+    def __init__(self, address: tuple[str, int], size: int, *, timeout_s: float = 30.0) -> None:
+        self._socket = socket.create_connection(address, timeout=timeout_s)
+        self._content = memoryview(content_block() * -(-size // len(content_block())))[:size]
+        self._sent = 0
+        self._socket.sendall(f"PUT /upload HTTP/1.1\r\nHost: origin\r\nContent-Length: {size}\r\n\r\n".encode())
+
+    def __enter__(self) -> SlowUpload:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def send(self, size: int) -> None:
+        """The next `size` bytes."""
+        self._socket.sendall(self._content[self._sent : self._sent + size])
+        self._sent += size
+
+    def finish(self) -> bool:
+        """Wait for the origin's answer; whether it received exactly what was sent."""
+        response = http.client.HTTPResponse(self._socket)
+        response.begin()
+        return bool(json.loads(response.read())["sha256"] == hashlib.sha256(self._content).hexdigest())
 
 
 def _check_size(size: int) -> None:

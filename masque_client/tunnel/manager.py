@@ -12,6 +12,7 @@ as a difference. This object configures; packets travel in `dataplane.forwarder`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -51,6 +52,7 @@ from masque_client.tunnel.failover import use_first
 from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
 from masque_client.tunnel.probe import probe
 from masque_client.tunnel.route_policy import RoutePolicy, Unmatched, route_policy
+from masque_client.tunnel.upgrade import return_to_http3
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,9 @@ UNPROMPTED_ASSIGNMENT_S = 0.5
 """How long to wait for an ADDRESS_ASSIGN nobody asked for (digest I-30)."""
 ASSIGNMENT_TIMEOUT_S = 10.0
 """No usable address this long after the 2xx: the tunnel fails (digest I-30)."""
+CLAIM_ATTEMPTS = 15
+CLAIM_INTERVAL_S = 0.2
+"""On a move to another connection: how often, and how far apart, the tunnel's addresses are asked for."""
 ROUTES_TIMEOUT_S = 1.0
 """How long to wait for the first ROUTE_ADVERTISEMENT once addresses are there; it may also come later, or never."""
 
@@ -114,6 +119,7 @@ class ConnectIpTunnel:
         on_proxy_failure: Callable[[PvdProxy, MasqueError], None] = lambda proxy, error: None,
     ) -> None:
         self._options = options
+        self._dial = ConnectOptions(engine=options.engine, tls=options.tls, mark=DEFAULT_FWMARK, http=options.http)
         self._host = host
         self._clock = clock
         self._on_change = on_change
@@ -128,6 +134,7 @@ class ConnectIpTunnel:
         self._dns = DnsConfiguration()
         self._probe_rtt_s: float | None = None
         self._is_up = False
+        self._moving = asyncio.Lock()
         self._route_policy = RoutePolicy(())
         self._proxy: PvdProxy
         self._template: IpTemplate
@@ -157,13 +164,19 @@ class ConnectIpTunnel:
 
     async def wait_closed(self) -> MasqueError | None:
         """Wait until the tunnel ends by itself; None when the proxy closed it in order, else what broke it."""
-        closed = asyncio.ensure_future(self._stream.wait_closed())
-        either: list[asyncio.Future[MasqueError | None] | asyncio.Future[MasqueError]] = [closed, self._failed]
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            return self._failed.result() if self._failed.done() else closed.result()
-        finally:
-            closed.cancel()
+        while True:
+            stream = self._stream
+            closed = asyncio.ensure_future(stream.wait_closed())
+            either: list[asyncio.Future[MasqueError | None] | asyncio.Future[MasqueError]] = [closed, self._failed]
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                async with self._moving:
+                    if self._failed.done():
+                        return self._failed.result()
+                    if stream is self._stream:
+                        return closed.result()
+            finally:
+                closed.cancel()
 
     def status(self) -> TunnelStatus:
         """A snapshot. Only while the tunnel is entered."""
@@ -197,10 +210,9 @@ class ConnectIpTunnel:
 
     async def _connect(self) -> None:
         options = self._options
-        dial = ConnectOptions(engine=options.engine, tls=options.tls, mark=DEFAULT_FWMARK, http=options.http)
 
         async def reach(proxy: PvdProxy) -> ProxyConnection:
-            return await connect(proxy.authority.host, proxy.authority.port, dial, self._clock)
+            return await connect(proxy.authority.host, proxy.authority.port, self._dial, self._clock)
 
         self._proxy, self._connection = await use_first(
             options.proxies.candidates,
@@ -210,18 +222,28 @@ class ConnectIpTunnel:
             policy=options.failover,
             on_failure=self._on_proxy_failure,
         )
-        self._stack.callback(self._connection.close)
-        self._stack.callback(self._stream.close)
+        self._stack.callback(lambda: self._connection.close())
+        self._stack.callback(lambda: self._stream.close())
 
     async def _open_session(self, proxy: PvdProxy, connection: ProxyConnection) -> tuple[PvdProxy, ProxyConnection]:
         """Ask this proxy for the tunnel; a session that another one refused is not used again."""
         assert isinstance(proxy.proxy, IpTemplate)
-        self._template, self._session = proxy.proxy, ConnectIpSession(Role.CLIENT)
-        self._stream = SessionStream(
-            self._session, on_payloads=self._discard, on_event=self._on_event, on_writable=self._on_writable
-        )
+        self._template = proxy.proxy
+        self._session, self._stream = self._make_session()
         await self._stream.open(connection.http, ip_request_headers(self._template.expand(), self._options.headers))
         return proxy, connection
+
+    def _make_session(self) -> tuple[ConnectIpSession, SessionStream[IpEvent]]:
+        session = ConnectIpSession(Role.CLIENT)
+
+        def on_event(event: IpEvent | SessionOpened | SessionClosed) -> None:
+            if session is self._session:
+                self._on_event(event)
+            self._news.set()
+
+        return session, SessionStream(
+            session, on_payloads=self._discard, on_event=on_event, on_writable=self._on_writable
+        )
 
     async def _wait_addresses(self) -> None:
         """Until every family the proxy will give us is there (digest I-30)."""
@@ -281,6 +303,61 @@ class ConnectIpTunnel:
         self._stream.on_payloads = self._forwarder.deliver
         self._stack.callback(self._forwarder.stop)
         self._forwarder.start(self._stream)
+        if self._connection.fallback_reason is not None:
+            upgrade = asyncio.create_task(
+                return_to_http3(self._template.host, self._template.port, self._dial, self._clock, self._move)
+            )
+            self._stack.callback(upgrade.cancel)
+
+    # --- moving to another connection -------------------------------------------------------------------------------
+
+    async def _move(self, connection: ProxyConnection) -> None:
+        """Take the tunnel over to `connection`, with the addresses it has, so that flows inside survive.
+
+        The new session is open before the old one goes; what is lost in between is a round trip's packets. A proxy
+        that gives out other addresses gets the device re-addressed.
+
+        Raises:
+            MasqueError: the new session did not come about. The tunnel is as before, `connection` is closed.
+        """
+        session, stream = self._make_session()
+        try:
+            await stream.open(connection.http, ip_request_headers(self._template.expand(), self._options.headers))
+        except BaseException:
+            connection.close()
+            raise
+        async with self._moving:
+            wanted = [entry.prefix for entry in self._session.assigned]
+            self._forwarder.stop()
+            self._stream.close()
+            await self._claim(session, stream, wanted)
+            old, self._connection, self._stream, self._session = self._connection, connection, stream, session
+            old.close("moved to HTTP/3")
+            logger.info("the tunnel moved to HTTP/%d", connection.http_version)
+            self._reconfigure()
+            stream.on_payloads = self._forwarder.deliver
+            self._forwarder.start(stream)
+
+    async def _claim(
+        self, session: ConnectIpSession, stream: SessionStream[IpEvent], wanted: list[IPv4Network | IPv6Network]
+    ) -> None:
+        """Ask for `wanted` until the new session has it: the proxy may not yet know that the old one is gone."""
+
+        def is_complete() -> bool:
+            return bool(session.routes) and {entry.prefix for entry in session.assigned}.issuperset(wanted)
+
+        for _ in range(CLAIM_ATTEMPTS):
+            first = session.next_request_id
+            session.request_addresses(RequestedAddress(first + n, prefix) for n, prefix in enumerate(wanted))
+            stream.pump()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLAIM_INTERVAL_S):
+                    while not is_complete():
+                        self._news.clear()
+                        await self._news.wait()
+            if is_complete() or stream.is_closed:
+                return
+        logger.warning("the proxy did not give the tunnel's addresses to its new connection")
 
     # --- news while it runs -----------------------------------------------------------------------------------------
 
@@ -288,7 +365,6 @@ class ConnectIpTunnel:
         match event:
             case AddressesAssigned() | RoutesAdvertised():
                 self._is_answered |= isinstance(event, AddressesAssigned)
-                self._news.set()
                 if self._configuration is not None:
                     self._reconfigure()
             case DnsAssigned() | Pref64Assigned():

@@ -4,6 +4,7 @@
     2. the router drops UDP to the proxy, in silence: the worst way, because nothing tells the client
     3. `udp` and `up` are started; the clock runs until a DNS answer, until a ping, came back through them
     4. transfers over HTTP/2, to compare with 1
+    5. the drop ends while a TCP flow is open inside the tunnel: HTTP/3 takes over, and the flow goes on
 
 The drop is a routing rule of the router (`ip rule … ipproto udp … blackhole`), which needs no firewall tools.
 """
@@ -17,16 +18,20 @@ from masque_client.errors import MasqueError
 from masque_client.testing.dns import query
 from masque_client.testing.netns import Snapshot
 from masque_client.testing.ping import ping
-from masque_client.testing.transfer import download, upload
+from masque_client.testing.transfer import SlowUpload, download, upload
 from masque_connect.demo import world as w
 from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor, StepFailed
-from masque_connect.demo.first_tunnel import LOCAL_DNS, MIB, Settings
+from masque_connect.demo.first_tunnel import LOCAL_DNS
 from masque_connect.demo.interrupts import Interrupts
+from masque_connect.demo.settings import MIB, Settings
 from masque_connect.render import SCHEMA_VERSION, remark
 
 MAX_SECONDS_TO_DATA = 3.0
 """From the start of a command to the first data that came back through its tunnel."""
 DEFAULT_MIB = 32
+FLOW_BYTES = 4 * MIB
+RETURN_TIMEOUT_S = 60.0
+"""HTTP/3 is tried again 10, 20 and 40 seconds after a tunnel had to take HTTP/2."""
 _UDP_TO_PROXY = ("ipproto", "udp", "dport", "443", "blackhole")
 
 
@@ -40,6 +45,7 @@ def run_udp_blocked(settings: Settings, interrupts: Interrupts) -> dict[str, Any
         "http3": {"ok": False},
         "connect_udp": {"ok": False},
         "connect_ip": {"ok": False},
+        "return_to_http3": {"ok": False},
         "clean": False,
         "leftovers": [],
     }
@@ -59,7 +65,7 @@ def run_udp_blocked(settings: Settings, interrupts: Interrupts) -> dict[str, Any
     finally:
         result["leftovers"] += before.difference(Snapshot.take()) + world.namespaces_left()
     result["clean"] = not result["leftovers"]
-    result["ok"] = all(result[part]["ok"] for part in ("http3", "connect_udp", "connect_ip"))
+    result["ok"] = all(result[part]["ok"] for part in ("http3", "connect_udp", "connect_ip", "return_to_http3"))
     return result
 
 
@@ -124,8 +130,30 @@ class _Scenario:
     def _connect_ip(self) -> None:
         up, status, seconds = self._up("up")
         rates = self._transfers("HTTP/2")
+        self._return_to_http3(up)
         self.world.stop(up)
         self.result["connect_ip"] = {**self._verdict(status, seconds), "mtu": status["mtu"]["tunnel"], **rates}
+
+    def _return_to_http3(self, up: Actor) -> None:
+        """One TCP flow, begun over HTTP/2, must end over HTTP/3 with every byte."""
+        with self.world.client.entered(), SlowUpload((w.SERVICE_4, 8080), FLOW_BYTES) as flow:
+            flow.send(FLOW_BYTES // 2)
+            self.world.router.ip("rule", "delete", *_UDP_TO_PROXY)
+            remark("the router lets UDP through again")
+            started = time.monotonic()
+            status = up.next_line(timeout_s=RETURN_TIMEOUT_S)
+            while status["http_version"] != 3:
+                status = up.next_line(timeout_s=RETURN_TIMEOUT_S)
+            seconds = round(time.monotonic() - started, 1)
+            flow.send(FLOW_BYTES - FLOW_BYTES // 2)
+            is_whole = flow.finish()
+        remark(f"HTTP/3 took over {seconds} s later; the TCP flow inside {'went on' if is_whole else 'BROKE'}")
+        self.result["return_to_http3"] = {
+            "ok": is_whole and status["fallback_reason"] is None,
+            "seconds": seconds,
+            "flow_bytes": FLOW_BYTES,
+            "flow_survived": is_whole,
+        }
 
     def _verdict(self, status: dict[str, Any], seconds: float) -> dict[str, Any]:
         version, reason = status["http_version"], status["fallback_reason"]

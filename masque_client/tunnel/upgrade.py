@@ -1,0 +1,48 @@
+"""Back to HTTP/3: a tunnel that had to take HTTP/2 tries again from time to time, for as long as it lives.
+
+Over TCP, inner and outer loss recovery fight (RFC 9298 §6), so HTTP/2 is a makeshift; but what blocked UDP may go:
+another network, another rule. The first tries come soon, because a lost handshake also looks like a block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from masque_client.errors import MasqueError
+from masque_client.http.connector import ConnectOptions, HttpVersion, ProxyConnection, connect
+from masque_client.netio.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+FIRST_RETRY_S = 10.0
+LONGEST_RETRY_S = 600.0
+ATTEMPT_TIMEOUT_S = 5.0
+
+
+async def return_to_http3(
+    host: str,
+    port: int,
+    options: ConnectOptions,
+    clock: Clock,
+    move: Callable[[ProxyConnection], Awaitable[None]],
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Connect over HTTP/3, after 10, 20, 40, … and at most 600 seconds, until `move` has taken a connection over.
+
+    `move` owns the connection it is given, also when it raises: then the tries go on.
+    """
+    options = replace(options, http=HttpVersion.HTTP_3, timeout_s=ATTEMPT_TIMEOUT_S)
+    delay_s = FIRST_RETRY_S
+    while True:
+        await sleep(delay_s)
+        try:
+            await move(await connect(host, port, options, clock))
+        except MasqueError as error:
+            logger.info("still no HTTP/3: %s", error)
+            delay_s = min(2 * delay_s, LONGEST_RETRY_S)
+        else:
+            return
