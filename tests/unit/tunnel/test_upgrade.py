@@ -18,7 +18,7 @@ CONNECTION = cast(ProxyConnection, object())
 class Network:
     """Answers connection attempts with `outcomes`, in order; the last one for ever."""
 
-    def __init__(self, outcomes: list[ProxyConnection | MasqueError], moves: list[None | MasqueError]) -> None:
+    def __init__(self, outcomes: list[ProxyConnection | MasqueError], moves: list[MasqueError | None]) -> None:
         self.outcomes = outcomes
         self.moves = moves
         self.slept: list[float] = []
