@@ -10,11 +10,10 @@ from typing import Any
 from masque_client.errors import ConfigurationError, PrivilegeError
 from masque_connect import options as shared
 from masque_connect.demo.interrupts import Interrupts
+from masque_connect.demo.scenarios import FIRST_TUNNEL, SCENARIOS
+from masque_connect.demo.settings import Settings
 from masque_connect.exit_codes import ExitCode
 from masque_connect.render import print_json, remark, results, table
-
-SCENARIOS = ("first-tunnel", "udp-blocked")
-"""In the order of `run`'s table; the first is what a newcomer sees."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,9 +27,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "--scenario",
-        choices=SCENARIOS,
-        default=SCENARIOS[0],
-        help="first-tunnel (default); udp-blocked: the network drops UDP, tunnels work over HTTP/2",
+        choices=list(SCENARIOS),
+        default=FIRST_TUNNEL,
+        help="; ".join(f"{name}: {scenario.purpose}" for name, scenario in SCENARIOS.items()),
     )
     shared.add_engine(parser)
     parser.add_argument("--loss", type=_percent, default=0.0, metavar="PERCENT", help="lose packets, each way")
@@ -46,22 +45,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0 exactly when everything worked and nothing was left behind."""
-    # Here and not above: the test kit they import would double the start-up time of every other command.
-    from masque_connect.demo.first_tunnel import Settings, run_first_tunnel
-    from masque_connect.demo.loopback import run_loopback
-    from masque_connect.demo.udp_blocked import run_udp_blocked
-
-    scenarios = dict(zip(SCENARIOS, (run_first_tunnel, run_udp_blocked), strict=True))
     settings = Settings(options.engine, options.loss, options.delay, options.seed, options.size)
+    reason, scenario = _unprivileged_reason(), SCENARIOS[options.scenario]
+    run_scenario = scenario.load(is_privileged=reason is None)
+    if run_scenario is None:
+        raise PrivilegeError(f"the scenario {options.scenario} needs network namespaces: {reason}")
+    if reason is not None and scenario.unprivileged != scenario.privileged:
+        remark(f"{reason}: CONNECT-IP, transfers and losses are left out; discovery and CONNECT-UDP follow")
     interrupts = Interrupts()
     with interrupts.active():
-        if (reason := _unprivileged_reason()) is None:
-            result = scenarios[options.scenario](settings, interrupts)
-        elif options.scenario != SCENARIOS[0]:
-            raise PrivilegeError(f"the scenario {options.scenario} needs network namespaces: {reason}")
-        else:
-            remark(f"{reason}: CONNECT-IP, transfers and losses are left out; discovery and CONNECT-UDP follow")
-            result = run_loopback(settings, interrupts)
+        result = run_scenario(settings, interrupts)
     if options.json:
         print_json(result)
     else:

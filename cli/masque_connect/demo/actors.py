@@ -85,6 +85,17 @@ class Actor:
             raise StepFailed(f"{self.name} ended with exit status {self.process.returncode}: {self._last_words()}")
         return self._parse(output)
 
+    def wait(self, timeout_s: float = READY_TIMEOUT_S) -> int:
+        """Wait for it to end by itself; returns its exit status.
+
+        Raises:
+            StepFailed: it did not.
+        """
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise StepFailed(f"{self.name} did not end within {timeout_s:g} s") from None
+
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """End it, gently first; returns its exit status. Idempotent."""
         if self.process.poll() is None:

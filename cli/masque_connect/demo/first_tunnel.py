@@ -9,12 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-from masque_client.engine.interface import EngineName
 from masque_client.errors import MasqueError
 from masque_client.testing.dns import Answer, query
 from masque_client.testing.netns import Snapshot
@@ -23,42 +21,14 @@ from masque_client.testing.transfer import TransferResult, download, upload
 from masque_connect.demo import world as w
 from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor, StepFailed
 from masque_connect.demo.interrupts import Interrupts
+from masque_connect.demo.settings import MIB, Settings
 from masque_connect.exit_codes import ExitCode
 from masque_connect.render import SCHEMA_VERSION, remark, remarks
 
-MIB = 1 << 20
-BIG_MIB, BIG_MIB_WITH_LOSS, SMALL_MIB = 100, 8, 4
-"""Transfer sizes. A TCP flow under 1 % loss at 40 ms gets a few Mbit/s by its own congestion control: 8 MiB do."""
 PINGS = 20
 DNS_TRIES = 5
 INTERRUPTED = int(ExitCode.INTERRUPTED)
 LOCAL_DNS = ("127.0.0.1", 5353)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the user may choose. `loss` in percent and `delay_ms` apply to each direction of the client–proxy path."""
-
-    engine: EngineName = EngineName.AUTO
-    loss: float = 0.0
-    delay_ms: float = 0.0
-    seed: int = 1
-    size_mib: int | None = None
-
-    @property
-    def through_relay(self) -> bool:
-        """Whether the path is impaired at all."""
-        return self.loss > 0 or self.delay_ms > 0
-
-    @property
-    def big_bytes(self) -> int:
-        """Size of the IPv4 transfers."""
-        return MIB * (self.size_mib or (BIG_MIB_WITH_LOSS if self.loss else BIG_MIB))
-
-    @property
-    def small_bytes(self) -> int:
-        """Size of the IPv6 transfers."""
-        return min(self.big_bytes, SMALL_MIB * MIB)
 
 
 def run_first_tunnel(settings: Settings, interrupts: Interrupts) -> dict[str, Any]:

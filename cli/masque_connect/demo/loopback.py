@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from masque_client.errors import MasqueError
 from masque_client.testing.dns import DEFAULT_RECORDS, DnsResponder, query
-from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor
-from masque_connect.demo.first_tunnel import Settings
+from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON
 from masque_connect.demo.interrupts import Interrupts
+from masque_connect.demo.settings import Settings
+from masque_connect.demo.workshop import Workshop, free_port
 from masque_connect.demo.world import SERVICE_NAME
 from masque_connect.render import SCHEMA_VERSION, remark
 
@@ -35,44 +31,21 @@ def run_loopback(settings: Settings, interrupts: Interrupts) -> dict[str, Any]:
         "ipv6": {"ok": None, "skipped": "needs root, network namespaces and /dev/net/tun"},
         "clean": False,
     }
-    actors: list[Actor] = []
-    with _workshop(interrupts, actors) as directory:
+    workshop = Workshop(interrupts)
+    with workshop:
         try:
-            _run(settings, interrupts, actors, directory, result)
+            _run(settings, workshop, result)
         except MasqueError as error:
             result["error"] = str(error)
-            for actor in actors:
-                remark(f"--- last lines of {actor.name}")
-                for line in actor.tail() or ["(silent)"]:
-                    remark(f"    {line}")
+            workshop.show_logs()
     result["ok"] = result["discovery"]["ok"] and result["connect_udp"]["ok"]
-    result["clean"] = all(actor.process.returncode is not None for actor in actors) and not directory.exists()
+    result["clean"] = not workshop.leftovers()
     return result
 
 
-@contextmanager
-def _workshop(interrupts: Interrupts, actors: list[Actor]) -> Iterator[Path]:
-    """A directory, gone afterwards; every actor ended before that."""
-    with interrupts.deferred():
-        directory = Path(tempfile.mkdtemp(prefix="masque-demo-"))
-    try:
-        yield directory
-    finally:
-        with interrupts.deferred():
-            for actor in reversed(actors):
-                actor.stop()
-            shutil.rmtree(directory, ignore_errors=True)
-
-
-def _run(
-    settings: Settings, interrupts: Interrupts, actors: list[Actor], directory: Path, result: dict[str, Any]
-) -> None:
-    def start(name: str, *command: str) -> Actor:
-        with interrupts.deferred():
-            actors.append(Actor(name, (), command, directory))
-        return actors[-1]
-
-    quic, pvd, local = _free_port(socket.SOCK_DGRAM), _free_port(socket.SOCK_STREAM), _free_port(socket.SOCK_DGRAM)
+def _run(settings: Settings, workshop: Workshop, result: dict[str, Any]) -> None:
+    start, directory = workshop.start, workshop.directory
+    quic, pvd, local = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
     with DnsResponder([("127.0.0.1", 0)]) as dns:
         dns.start()
         target = dns.addresses[0]
@@ -108,10 +81,3 @@ def _run(
             "first_rtt_ms": round(first.rtt_s * 1000, 3),
         }
         remark(f"DNS through CONNECT-UDP: {SERVICE_NAME} → {', '.join(first.values)} in {rtt_ms:.1f} ms")
-
-
-def _free_port(kind: socket.SocketKind) -> int:
-    """A port of the kernel's choice; ours by the time it is bound again, in all likelihood."""
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
