@@ -30,7 +30,6 @@ from masque_client.pvd.fetch import (
 )
 from masque_client.pvd.http_fields import parse_etag
 from masque_client.pvd.json_strict import MAX_BODY_BYTES
-from masque_client.pvd.model import PvdDocument
 from masque_client.pvd.source import PvdSource
 
 logger = logging.getLogger(__name__)
@@ -43,7 +42,8 @@ class PvdCache:
     """Downloads by source. Those that may not be stored (`Cache-Control: no-store`) are kept in memory only.
 
     Args:
-        directory: created with mode 0700 when needed; None keeps everything in memory. See `user_directory`.
+        directory: created with mode 0700 when needed; None keeps everything in memory. See `user_directory`. Give
+            None when a CA of the user's own was trusted: a later run may not trust it.
     """
 
     def __init__(self, directory: Path | None) -> None:
@@ -63,7 +63,7 @@ class PvdCache:
         if options.now() < downloaded.received_at - MAX_CLOCK_DIFFERENCE:
             return None  # our clock was set back: the document's remaining life cannot be told
         try:
-            return Fetched(downloaded, evaluate(downloaded, source, options))
+            return Fetched(downloaded, evaluate(downloaded, source, options), is_from_cache=True)
         except PvdError as error:
             logger.debug("dropping the kept PvD document of %s: %s", source.expected_identifier, error)
             self.discard(source)
@@ -115,13 +115,14 @@ async def fetch_cached(
     *,
     tls: TlsConfiguration | None = None,
     options: FetchOptions = DEFAULT_OPTIONS,
-) -> PvdDocument:
-    """`fetch_pvd`, but only if nothing usable is kept. Raises as `fetch_pvd` does."""
-    if (kept := cache.load(source, options)) is not None:
-        return kept.document
+    refresh: bool = False,
+) -> Fetched:
+    """`fetch`, but only if nothing usable is kept or `refresh` is wanted. Raises as `fetch_pvd` does."""
+    if not refresh and (kept := cache.load(source, options)) is not None:
+        return kept
     fetched = await fetch(source, tls=tls, options=options)
     cache.store(source, fetched.download)
-    return fetched.document
+    return fetched
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

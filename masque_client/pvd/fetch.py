@@ -87,10 +87,11 @@ class Download:
 
 
 class Fetched(NamedTuple):
-    """What came, and what it means."""
+    """What came, and what it means; `is_from_cache` when it had come before."""
 
     download: Download
     document: PvdDocument
+    is_from_cache: bool = False
 
 
 async def fetch_pvd(

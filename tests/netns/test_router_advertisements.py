@@ -7,7 +7,6 @@ their checksum and hop limit as it would on any link.
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,39 +15,13 @@ from ipaddress import IPv6Network
 import pytest
 
 from masque_client.errors import ConfigurationError, HostError, PrivilegeError
-from masque_client.pvd.ra import ROUTER_SOLICITATION, RouterAdvertisement
+from masque_client.pvd.ra import RouterAdvertisement
 from masque_client.pvd.ra_socket import RouterAdvertisementSocket
-from masque_client.testing.netns import Lab, Namespace
-from tests.vectors.ra import OTHER_PREFIX, R1, R2, RA_HEADER
+from masque_client.testing.netns import Lab
+from tests.netns.router import PATIENCE_S, Link
+from tests.vectors.ra import OTHER_PREFIX, R1, R2
 
 pytestmark = pytest.mark.netns
-PATIENCE_S = 20
-
-
-class Link:
-    """The two ends, and the router's raw socket."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.client: Namespace = lab.namespace("client")
-        router = lab.namespace("router")
-        lab.link(self.client, ["2001:db8::1/64"], router, ["2001:db8::2/64"])
-        self.interface = _veth(self.client)
-        with router.entered():
-            self.socket = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
-            self.index = socket.if_nametoindex(_veth(router))
-        self.socket.settimeout(PATIENCE_S)
-
-    def advertise(self, *options: bytes, hop_limit: int = 255) -> None:
-        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, hop_limit)
-        self.socket.sendto(RA_HEADER + b"".join(options), ("ff02::1", 0, 0, self.index))
-
-    def listen(self) -> RouterAdvertisementSocket:
-        with self.client.entered():
-            return RouterAdvertisementSocket(self.interface)
-
-
-def _veth(namespace: Namespace) -> str:
-    return next(str(link["ifname"]) for link in namespace.ip("link") if link["ifname"] != "lo")
 
 
 @pytest.fixture
@@ -82,15 +55,8 @@ def test_what_was_forwarded_and_what_is_broken_is_dropped(link: Link) -> None:
 
 def test_routers_are_asked_to_speak(link: Link) -> None:
     with link.listen() as listener:
-        link.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
-        membership = socket.inet_pton(socket.AF_INET6, "ff02::2") + link.index.to_bytes(4, sys.byteorder)
-        link.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, membership)
         listener.solicit()
-        while True:
-            message, ancillary, _, _ = link.socket.recvmsg(1000, 100)
-            if message[0] == ROUTER_SOLICITATION and len(message) == 8:  # the kernel's own carry an option
-                break
-    assert int.from_bytes(ancillary[0][2], sys.byteorder) == 255
+        assert link.await_solicitation() == 255
 
 
 def test_an_interface_without_ipv6_cannot_be_asked(link: Link) -> None:

@@ -193,10 +193,11 @@ def test_only_a_usable_document_is_fetched_once(
             assert PvdCache(directory).load(SOURCE, options) is None
             for _ in range(3):
                 fetched = await fetch_cached(SOURCE, PvdCache(directory), tls=tls, options=options)
-                assert fetched.identifier == HOST
+                assert fetched.document.identifier == HOST
+            await fetch_cached(SOURCE, PvdCache(directory), tls=tls, options=options, refresh=True)
 
     asyncio.run(scenario())
-    assert len(host.requests) == 2
+    assert len(host.requests) == 3
 
 
 def test_the_users_directory_is_ours() -> None:
