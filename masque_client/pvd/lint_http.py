@@ -11,7 +11,7 @@ from datetime import datetime
 from http import HTTPStatus
 
 from masque_client.engine.interface import TlsConfiguration
-from masque_client.errors import PvdError, TimedOut
+from masque_client.errors import MasqueError, PvdError, TimedOut
 from masque_client.pvd.fetch import MAX_CLOCK_DIFFERENCE, MAX_REDIRECTS, MEDIA_TYPE, FetchOptions, redirect_target
 from masque_client.pvd.http_fields import CacheControl, parse_http_date
 from masque_client.pvd.https import HttpsResponse, client_ssl_context, https_get
@@ -33,7 +33,8 @@ async def inspect(source: PvdSource, *, tls: TlsConfiguration, options: FetchOpt
     """Ask as a client would.
 
     Raises:
-        NameResolutionError, ConnectError, TlsError: nothing can be said of a host that is not reached.
+        NameResolutionError, ConnectError, TlsError: nothing can be said of a host that is not reached. (Behind a
+            redirect, that is a problem of the document.)
         TimedOut: it was slower than `options.timeout_s`, as it would be for clients.
     """
     context = client_ssl_context(tls)
@@ -52,7 +53,9 @@ async def inspect(source: PvdSource, *, tls: TlsConfiguration, options: FetchOpt
     except TimeoutError as error:
         host = source.expected_identifier
         raise TimedOut(f"{host} did not deliver its PvD document within {options.timeout_s:g} s") from error
-    except PvdError as error:
+    except MasqueError as error:
+        if url == source.url and not isinstance(error, PvdError):
+            raise
         return Inspection((*problems, _problem(Severity.ERROR, str(error))), None)
     problems.append(_problem(Severity.ERROR, f"redirects more than {MAX_REDIRECTS} times; clients give up"))
     return Inspection(tuple(problems), None)

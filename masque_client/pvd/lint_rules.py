@@ -104,8 +104,10 @@ def _covers(earlier: ProxyRule, later: ProxyRule) -> bool:
         and _covers_subnets(earlier.subnets, later.subnets)
         and (
             earlier.ports is None
-            or (later.ports is not None
-            and all(any(wide.low <= p.low and p.high <= wide.high for wide in earlier.ports) for p in later.ports))
+            or (
+                later.ports is not None
+                and all(any(wide.low <= p.low and p.high <= wide.high for wide in earlier.ports) for p in later.ports)
+            )
         )
     )
 
