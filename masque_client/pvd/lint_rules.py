@@ -27,7 +27,7 @@ def lint_rules(document: JsonObject, parsed: PvdDocument) -> Iterator[Finding]:
     for warning in parsed.warnings:
         pointer, _, message = warning.partition(": ")
         yield Severity.WARNING, pointer, message
-    yield from _unknown_proxies(parsed)
+    yield from _unknown_proxies(rules, parsed)
     yield from _shadowed(parsed)
 
 
@@ -59,17 +59,20 @@ def _part_reason(key: str, value: object) -> str:
     return ignored[0].reason.partition(": ")[2] if ignored else ""
 
 
-def _unknown_proxies(parsed: PvdDocument) -> Iterator[Finding]:
+def _unknown_proxies(rules: Sequence[object], parsed: PvdDocument) -> Iterator[Finding]:
+    """Of unusable rules, too: who corrects them should not come back for this."""
     known = {proxy.identifier for proxy in parsed.proxies}
-    for rule in parsed.rules:
-        for index, identifier in enumerate(rule.proxies):
-            if identifier not in known:
-                message = f"no usable proxy has the identifier {quoted(identifier)}"
-                if identifier.upper() == "DIRECT":
+    for number, rule in enumerate(rules):
+        names = rule.get("proxies") if isinstance(rule, dict) else None
+        for index, name in enumerate(names if isinstance(names, list) else ()):
+            if isinstance(name, str) and name not in known:
+                message = f"no usable proxy has the identifier {quoted(name)}"
+                if name.upper() == "DIRECT":
                     message += "; to exclude destinations write an empty array"
-                yield Severity.WARNING, child(child(rule.pointer, "proxies"), index), message
-        if rule.proxies and known.isdisjoint(rule.proxies):
-            yield Severity.WARNING, rule.pointer, "this rule can never decide: none of its proxies is known"
+                yield Severity.WARNING, f"/proxy-match/{number}/proxies/{index}", message
+    for usable in parsed.rules:
+        if usable.proxies and known.isdisjoint(usable.proxies):
+            yield Severity.WARNING, usable.pointer, "this rule can never decide: none of its proxies is known"
 
 
 def _shadowed(parsed: PvdDocument) -> Iterator[Finding]:
