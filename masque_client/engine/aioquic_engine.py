@@ -20,8 +20,13 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.congestion.base import register_congestion_control
 from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.connection import QuicConnection, QuicConnectionError, QuicConnectionState
-from aioquic.quic.packet import QuicTransportParameters, pull_quic_transport_parameters
-from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.packet import (
+    QuicFrameType,
+    QuicPacketType,
+    QuicTransportParameters,
+    pull_quic_transport_parameters,
+)
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, QuicSentPacket
 from aioquic.quic.recovery import QuicPacketPacer
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -39,25 +44,40 @@ from masque_client.engine.interface import (
     EngineConfiguration,
     EngineName,
     EngineStatistics,
+    ProbeAcknowledged,
     ReceivedBuffer,
 )
 from masque_client.engine.pacing import BURST_PACKETS, BURST_S, RATE_FACTOR
 from masque_client.errors import ConfigurationError, RemoteProtocolError
 
 _CONGESTION_CONTROL = "masque-cubic"
+MAX_UDP_PAYLOAD = 65527
+"""RFC 9000 §18.2: the default of max_udp_payload_size."""
 _IDLE_FRAME_TYPE = 0x00
 """aioquic reports an idle timeout as a transport error about a PADDING frame."""
 
 
 class _CountingCubic(CubicCongestionControl):
-    """CUBIC that counts losses. (Reno takes minutes to regain a large window: one packet per round trip.)"""
+    """CUBIC that counts losses. (Reno takes minutes to regain a large window: one packet per round trip.)
+
+    Lost path MTU probes are neither counted nor a sign of congestion (RFC 9000 §14.4).
+    """
 
     packets_lost = 0
 
+    def __init__(self, max_datagram_size: int) -> None:
+        super().__init__(max_datagram_size)
+        self.probes: set[int] = set()
+        """Packet numbers of probes under way."""
+
     def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
         lost = list(packets)
-        self.packets_lost += len(lost)
-        super().on_packets_lost(now=now, packets=lost)
+        if self.probes and (probes := [packet for packet in lost if packet.packet_number in self.probes]):
+            super().on_packets_expired(packets=probes)
+            lost = [packet for packet in lost if packet not in probes]
+        if lost:
+            self.packets_lost += len(lost)
+            super().on_packets_lost(now=now, packets=lost)
 
 
 register_congestion_control(_CONGESTION_CONTROL, _CountingCubic)
@@ -85,6 +105,8 @@ class _Quic(QuicConnection):
         )
         self._loss._pacer = _BurstPacer(max_datagram_size=configuration.max_datagram_size)
         self.demands_client_certificate = False
+        self.max_udp_payload_ceiling = MAX_UDP_PAYLOAD
+        self.acknowledged_probes: deque[int] = deque()
 
     def lend_datagram_queue(self, items: deque[bytes]) -> None:
         """Let packets be filled from our bounded queue instead of aioquic's unbounded one (L-4)."""
@@ -103,7 +125,41 @@ class _Quic(QuicConnection):
         super()._parse_transport_parameters(data, from_session_ticket)
         parameters: QuicTransportParameters = pull_quic_transport_parameters(Buffer(data=data))
         if parameters.max_udp_payload_size is not None:  # which aioquic ignores (RFC 9000 §18.2)
+            self.max_udp_payload_ceiling = min(self.max_udp_payload_ceiling, parameters.max_udp_payload_size)
             self._max_datagram_size = min(self._max_datagram_size, parameters.max_udp_payload_size)
+
+    def resize_packets(self, size: int) -> None:
+        self._max_datagram_size = self._loss._pacer._max_datagram_size = size
+
+    def build_probe(self, size: int, now: float) -> list[tuple[bytes, Address]]:
+        """A packet of `size` bytes with a PING and PADDING, which nothing repeats when it is lost."""
+        builder = QuicPacketBuilder(
+            host_cid=self.host_cid,
+            is_client=self._is_client,
+            max_datagram_size=size,
+            packet_number=self._packet_number,
+            peer_cid=self._peer_cid.cid,
+            version=self._version or 0,
+        )
+        builder.start_packet(QuicPacketType.ONE_RTT, self._cryptos[tls.Epoch.ONE_RTT])
+        number = builder.packet_number
+        frame = builder.start_frame(QuicFrameType.PING, handler=self._on_probe_delivery, handler_args=(size, number))
+        frame.push_bytes(bytes(builder.remaining_buffer_space))
+        self._cubic.probes.add(number)
+        return self._flush_builder(
+            builder=builder, network_path=self._network_paths[0], peer_cid=self._peer_cid.cid, now=now
+        )
+
+    def _on_probe_delivery(self, delivery: QuicDeliveryState, size: int, number: int) -> None:
+        if delivery is QuicDeliveryState.ACKED:
+            self._cubic.probes.discard(number)
+            self.acknowledged_probes.append(size)
+
+    @property
+    def _cubic(self) -> _CountingCubic:
+        controller = self._loss._cc
+        assert isinstance(controller, _CountingCubic)
+        return controller
 
     @property
     def peer_certificate(self) -> bytes | None:
@@ -157,10 +213,8 @@ class _Quic(QuicConnection):
     def snapshot(self) -> tuple[float | None, int, int, int, int]:
         """`(rtt, packets sent, packets lost, window, in flight)`."""
         loss = self._loss
-        controller = loss._cc
-        assert isinstance(controller, _CountingCubic)
         rtt = loss._rtt_smoothed if loss._rtt_initialized else None
-        return rtt, self._packet_number, controller.packets_lost, loss.congestion_window, loss.bytes_in_flight
+        return rtt, self._packet_number, self._cubic.packets_lost, loss.congestion_window, loss.bytes_in_flight
 
 
 class _H3(h3_connection.H3Connection):
@@ -205,6 +259,7 @@ class AioquicEngine(H3Engine):
         self, configuration: EngineConfiguration, *, original_destination_connection_id: bytes | None = None
     ) -> None:
         super().__init__(configuration)
+        self._probes: list[tuple[bytes, Address]] = []
         self._connection = self._quic = _Quic(
             _quic_configuration(configuration), original_destination_connection_id=original_destination_connection_id
         )
@@ -226,11 +281,14 @@ class AioquicEngine(H3Engine):
                 continue
             for start in range(0, len(data), segment_size):
                 receive(data[start : start + segment_size], address, now)
+        while self._connection.acknowledged_probes:
+            self._events.append(ProbeAcknowledged(self._connection.acknowledged_probes.popleft()))
 
     def _send_quic(self, now: float) -> list[tuple[bytes, Address]]:
         if not self._connection.has_path:
             return []
-        return self._connection.datagrams_to_send(now)
+        probes, self._probes = self._probes, []
+        return probes + self._connection.datagrams_to_send(now)
 
     def _create_h3(self) -> _H3:
         return _H3(self._connection, self)
@@ -264,6 +322,20 @@ class AioquicEngine(H3Engine):
     def on_malformed_message(self, stream_id: int, reason: str) -> None:
         """The HTTP/3 layer calls this instead of closing the connection."""
         self._on_malformed_message(stream_id, reason)
+
+    # --- path MTU ---------------------------------------------------------------------------------------------------
+
+    @property
+    def max_udp_payload_ceiling(self) -> int:
+        """See `Engine.max_udp_payload_ceiling`: what the peer takes."""
+        return self._connection.max_udp_payload_ceiling
+
+    def _resize_packets(self, size: int) -> None:
+        self._connection.resize_packets(size)
+
+    def _probe(self, size: int, now: float) -> bool:
+        self._probes += self._connection.build_probe(size, now)
+        return True
 
     # --- answers ----------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from masque_client.engine.interface import (
 from masque_client.errors import LocalProtocolError, ProxyRefused
 from masque_client.protocol.error_codes import H3ErrorCode
 from masque_client.protocol.h3_datagram import encode_quarter_stream_id
-from masque_client.protocol.mtu import max_http_datagram
+from masque_client.protocol.mtu import MIN_UDP_PAYLOAD, max_http_datagram
 
 
 class H3Engine(H3Listener):
@@ -131,6 +131,32 @@ class H3Engine(H3Listener):
     def close(self, error_code: int = H3ErrorCode.H3_NO_ERROR, reason: str = "") -> None:
         """See `Engine.close`. `ConnectionClosed` follows at once."""
         self._close(error_code, reason, None)
+
+    # --- path MTU ---------------------------------------------------------------------------------------------------
+
+    @property
+    @abc.abstractmethod
+    def max_udp_payload_ceiling(self) -> int:
+        """See `Engine.max_udp_payload_ceiling`."""
+
+    def set_max_udp_payload(self, size: int) -> None:
+        """See `Engine.set_max_udp_payload`. The queue is looked through when packets are next built."""
+        if self._is_established and not self._is_closed:
+            self._resize_packets(max(MIN_UDP_PAYLOAD, min(size, self.max_udp_payload_ceiling)))
+
+    def send_probe(self, size: int, now: float) -> bool:
+        """See `Engine.send_probe`."""
+        if not self._is_established or self._is_closed or size > self.max_udp_payload_ceiling:
+            return False
+        return self._probe(size, now)
+
+    @abc.abstractmethod
+    def _resize_packets(self, size: int) -> None:
+        """Tell the library how large packets are from now on."""
+
+    @abc.abstractmethod
+    def _probe(self, size: int, now: float) -> bool:
+        """Have a packet of exactly `size` bytes built now, to leave with the next ones; see `Engine.send_probe`."""
 
     # --- output -----------------------------------------------------------------------------------------------------
 

@@ -173,6 +173,13 @@ class GoAwayReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeAcknowledged:
+    """A packet of `size` bytes of UDP payload, sent by `Engine.send_probe`, has arrived: the path carries that much."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionIdIssued:
     """Server: packets with this Destination Connection ID are ours."""
 
@@ -205,6 +212,7 @@ Event = (
     | StreamReset
     | StopSendingReceived
     | GoAwayReceived
+    | ProbeAcknowledged
     | ConnectionIdIssued
     | ConnectionIdRetired
     | ConnectionClosed
@@ -315,6 +323,26 @@ class Engine(HttpEngine, Protocol):
 
     def datagrams_to_send(self, now: float) -> Sequence[tuple[bytes, Address]]:
         """Sealed UDP payloads (`Transmit`-shaped pairs), as many as congestion control and pacing allow at `now`."""
+
+    # path MTU ------------------------------------------------------------------------------------------------------
+
+    @property
+    def max_udp_payload_ceiling(self) -> int:
+        """Largest UDP payload size, in bytes, that `set_max_udp_payload` can still reach, and `send_probe` can try."""
+
+    def set_max_udp_payload(self, size: int) -> None:
+        """Build packets of at most `size` bytes from now on; within `MIN_UDP_PAYLOAD` and `max_udp_payload_ceiling`.
+
+        `datagram_capacity` follows at once; datagrams queued before that no longer fit are dropped and counted as too
+        large. Nothing happens before the handshake is complete, or after the end.
+        """
+
+    def send_probe(self, size: int, now: float) -> bool:
+        """Put one packet of exactly `size` bytes before everything else (RFC 9000 §14.4); then `datagrams_to_send`.
+
+        `ProbeAcknowledged` says that it arrived; silence says nothing. Its loss is no sign of congestion.
+        False when it cannot be sent now: no handshake yet, too large, or the engine needs an open tunnel for it.
+        """
 
 
 @runtime_checkable

@@ -8,7 +8,11 @@ What qh3 2.1 does differently from what its interface suggests, found by running
 - Initials are padded to 1280 bytes whatever the packet size. We pad the UDP payload up to it, behind the last packet,
   which receivers discard (RFC 9000 §12.2), so that the handshake proves the path carries full packets.
 - A lost first flight makes it fall to 1200-byte packets for good; we repeat that flight ourselves (`FirstFlight`).
-- Path MTU discovery stays off: it would change the packet size behind our back; sizes are chosen above us.
+- Path MTU discovery stays off: it would change the packet size behind our back; sizes are chosen above us. The one way
+  to change them on a living connection is the peer's max_udp_payload_size, told again: down, and never up again.
+- It pads no packets after the handshake. A path probe is a PING and, in the same packet, an HTTP Datagram on a Context
+  ID that nobody registered, which receivers drop (RFC 9298 §4, RFC 9484 §5). It repeats no PING that was lost, so the
+  acknowledgement of the PING is the packet's.
 - Without a max_datagram_frame_size a client advertises 65536: 0 has to be said to say nothing.
 - Its server cannot ask for client certificates, and miscounts the anti-amplification limit (see `_create_core`).
 """
@@ -37,10 +41,12 @@ from masque_client.engine.interface import (
     EngineConfiguration,
     EngineName,
     EngineStatistics,
+    ProbeAcknowledged,
     ReceivedBuffer,
 )
 from masque_client.engine.pacing import BURST_S, Pacer
 from masque_client.errors import ConfigurationError, ConnectionLost, RemoteProtocolError
+from masque_client.protocol.mtu import max_http_datagram
 
 _PACING_SLACK_S = BURST_S / 2
 _IDLE_TIMEOUT = "Idle timeout"
@@ -50,8 +56,15 @@ _DATAGRAM_OVERHEAD = 1 + CONNECTION_ID_BYTES + 2 + 16 + 3
 """What a packet with one DATAGRAM adds: short header, AEAD tag, frame type and Length."""
 
 
+_PING_FRAME = 1
+_PROBE_CONTEXT_ID, _PROBE_CONTEXT_ID_OF_SERVER = b"\x3e", b"\x3f"
+"""Context IDs of one byte that each side may allocate (RFC 9298 §4: even for clients) and that we never register."""
+
+
 class _Quic(QuicConnection):
     """qh3's connection, opened up. Every private attribute of qh3's that we touch is touched here."""
+
+    _peer_parameters: tuple[Any, ...] | None = None
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         """As in qh3, which in addition parses each packet again for a log that is off."""
@@ -91,6 +104,24 @@ class _Quic(QuicConnection):
             send(take())
             used += cost
         return used
+
+    def _call_core(self, function: Any, *arguments: Any) -> Any:
+        if self._peer_parameters is None and function.__name__ == "apply_peer_transport_parameters":
+            self._peer_parameters = arguments
+        return super()._call_core(function, *arguments)
+
+    def lower_packet_size(self, size: int) -> None:
+        """Smaller packets from now on; what the peer allowed of streams and data since it said so stays as it is."""
+        assert self._peer_parameters is not None
+        *others, _ = self._peer_parameters  # the last one is max_udp_payload_size
+        super()._call_core(self._require_core().apply_peer_transport_parameters, *others, size)
+
+    def build_probe(self, ping: int, datagram: bytes, now: float) -> list[tuple[bytes, Address]]:
+        """Packets with a PING of this number and a DATAGRAM frame: one, unless something else was due as well."""
+        core = self._require_core()
+        core.send_ping(ping)
+        core.send_datagram(datagram)
+        return self.datagrams_to_send(now)
 
     def _create_core(self, remote_addr: Any, initial_dcid: bytes, now: float) -> None:
         # A server's core counts the first packet and not the UDP payload around it against the limit of RFC 9000 §8.1,
@@ -140,6 +171,10 @@ class _Quic(QuicConnection):
         """`(current packet size, length of the peer's connection id)`."""
         assert self._tls is not None
         return self._require_core().active_path[5], len(self._tls.remote_initial_source_connection_id or b"")
+
+    def datagram_content(self, packet_size: int) -> int:
+        """Bytes of DATAGRAM frame content that fill a packet of `packet_size` bytes."""
+        return max_http_datagram(packet_size, connection_id_length=self.sizes[1], quarter_stream_id_length=0)
 
     @property
     def peer_max_datagram_frame(self) -> int:
@@ -215,6 +250,7 @@ class Qh3Engine(H3Engine):
         self._is_past_handshake = False
         self._amplification = AmplificationLimit()
         self._largest_received = 0
+        self._probes: dict[int, int] = {}
         self._on_connection_id(self._connection.host_cid, issued=True)
 
     # --- the road ---------------------------------------------------------------------------------------------------
@@ -326,6 +362,8 @@ class Qh3Engine(H3Engine):
                 self._on_protocol_negotiated(event.alpn_protocol)
             case quic_events.HandshakeCompleted():
                 self._on_handshake_completed()
+            case quic_events.PingAcknowledged() if event.uid in self._probes:
+                self._events.append(ProbeAcknowledged(self._probes.pop(event.uid)))
             case quic_events.ConnectionIdIssued():
                 self._on_connection_id(event.connection_id, issued=True)
             case quic_events.ConnectionIdRetired():
@@ -345,6 +383,37 @@ class Qh3Engine(H3Engine):
     def on_malformed_message(self, stream_id: int, reason: str) -> None:
         """The HTTP/3 layer calls this instead of closing the connection."""
         self._on_malformed_message(stream_id, reason)
+
+    # --- path MTU ---------------------------------------------------------------------------------------------------
+
+    @property
+    def max_udp_payload_ceiling(self) -> int:
+        """See `Engine.max_udp_payload_ceiling`: the size now, for qh3 knows no way back up."""
+        return self._connection.sizes[0] if self._is_established else self.configuration.max_udp_payload
+
+    def _resize_packets(self, size: int) -> None:
+        if size < self.max_udp_payload_ceiling:
+            self._connection.lower_packet_size(size)
+
+    def _probe(self, size: int, now: float) -> bool:
+        stream = next((each for each in self._streams.values() if each.is_tunnel and each.can_send), None)
+        if stream is None or not self._peer_max_datagram_frame():
+            return False
+        head = stream.quarter_id + (_PROBE_CONTEXT_ID if self._is_client else _PROBE_CONTEXT_ID_OF_SERVER)
+        content = head.ljust(self._connection.datagram_content(size - _PING_FRAME), b"\0")
+        quic = self._connection
+        try:
+            self._ready += quic.datagrams_to_send(now)
+            for _ in range(2):  # an acknowledgement that waits takes the room of the PING, but once only
+                self._pings += 1
+                packets = quic.build_probe(self._pings, content, now)
+                self._ready += packets
+                if any(len(data) == size for data, _ in packets):
+                    self._probes[self._pings] = size
+                    return True
+        except QuicConnectionError as error:
+            self._fail(error)
+        return False
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
