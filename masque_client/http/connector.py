@@ -103,7 +103,7 @@ async def _race_versions(dialler: _Dialler) -> ProxyConnection:
         winner = await _first_up(*started)
         return winner
     finally:
-        await _close_others(started, winner)
+        _close_others(started, winner)
 
 
 async def _first_up(
@@ -231,13 +231,22 @@ async def _race(attempts: Sequence[_Attempt]) -> ProxyConnection:
                     break
         raise failure or ConnectError("the proxy has no usable address")
     finally:
-        await _close_others(started, winner)
+        _close_others(started, winner)
 
 
-async def _close_others(started: Sequence[asyncio.Task[ProxyConnection]], winner: ProxyConnection | None) -> None:
-    """Cancel what still runs, and say goodbye on what was connected for nothing."""
+def _close_others(started: Sequence[asyncio.Task[ProxyConnection]], winner: ProxyConnection | None) -> None:
+    """Cancel what still runs, and say goodbye on what was connected for nothing.
+
+    Nothing is awaited: a cancellation that came in here would lose the winner, open and owned by nobody.
+    """
+
+    def finish(task: asyncio.Task[ProxyConnection]) -> None:
+        if not task.cancelled() and task.exception() is None and task.result() is not winner:
+            task.result().close("another attempt won")
+
     for task in started:
-        task.cancel()
-    for outcome in await asyncio.gather(*started, return_exceptions=True):
-        if isinstance(outcome, ProxyConnection) and outcome is not winner:
-            outcome.close("another attempt won")
+        if task.done():
+            finish(task)
+        else:
+            task.cancel()
+            task.add_done_callback(finish)
