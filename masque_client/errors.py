@@ -152,13 +152,22 @@ class TlsError(MasqueError):
 
 
 class AuthenticationRefused(MasqueError):
-    """The proxy answered 401 or 407 (RFC 9110 §15.5.2, §15.5.8)."""
+    """The proxy answered 401 or 407 (RFC 9110 §15.5.2, §15.5.8).
 
-    default_hint = "give credentials with --header-file or --cert and --key"
+    Attributes:
+        status: which of them.
+        schemes: how one may authenticate, as the proxy says, in lower case and in its order; perhaps none.
+    """
 
-    def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
+    default_hint = (
+        "give credentials: --user and --password-file, --token-file or --token-command, --header-file, "
+        "or --cert and --key"
+    )
+
+    def __init__(self, message: str, *, status: int, schemes: tuple[str, ...] = (), hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.schemes = schemes
 
 
 class ProxyRefused(MasqueError):

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 from masque_client.errors import AuthenticationRefused, ConfigurationError, LocalProtocolError, ProxyRefused
+from masque_client.protocol.challenges import CHALLENGE_FIELDS, challenges_of
 from masque_client.protocol.headers import (
     CAPSULE_PROTOCOL,
     CONNECTION_FIELDS,
@@ -172,10 +173,11 @@ def _refusal(
     message = f"the proxy answered {_in_words(status)} to {protocol}"
     if proxy_status is not None:
         message += f": {proxy_status.describe()}"
-    if status in (401, 407):
-        challenge = next(field_values(fields, b"www-authenticate" if status == 401 else b"proxy-authenticate"), None)
-        message += " without saying how to authenticate" if challenge is None else f" and wants {_scheme(challenge)}"
-        return AuthenticationRefused(message, status=status)
+    if status in CHALLENGE_FIELDS:
+        challenges = challenges_of(status, fields)
+        wanted = " or ".join(challenge.describe() for challenge in challenges)
+        message += f" and wants {wanted}" if wanted else " without saying how to authenticate"
+        return AuthenticationRefused(message, status=status, schemes=tuple(each.scheme for each in challenges))
     if status < 400:
         location = next(field_values(fields, b"location"), None)
         hint = "redirects are not followed; give the proxy's final URL"
@@ -197,10 +199,6 @@ def _in_words(status: int) -> str:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
-
-
-def _scheme(challenge: bytes) -> str:
-    return printable(challenge.split(b" ")[0], 40)
 
 
 def _parse_retry_after(fields: Headers, now_wall: float | None) -> float | None:

@@ -75,13 +75,13 @@ def test_pin_of_another_key(udp: Run, proxies: Proxies, ca: tuple[str, str]) -> 
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 WHOLE_PROXY = {
-    "401": (["refuse=401"], ExitCode.AUTHENTICATION, "401 Unauthorized", "--header-file"),
+    "401": (["refuse=401"], ExitCode.AUTHENTICATION, "401 Unauthorized", "--token-file"),
     "404": (["refuse=404"], ExitCode.REFUSED, "404 Not Found", "template"),
     "407": (
         ["refuse=407", "refuse-header=proxy-authenticate: Basic realm=x"],
         ExitCode.AUTHENTICATION,
         "407 Proxy Authentication Required",
-        "--header-file",
+        "--token-file",
     ),
     "redirect": (
         ["refuse=308", "refuse-header=location: https://other.example/{target}"],
