@@ -104,6 +104,7 @@ class MasqueProxy:
         self.engine = resolve_engine(configuration.engine)
         self.templates: Mapping[str, str] = {}
         self.pvd: PvdServer
+        self.http2: Http2Service
         self.listener: QuicListener
         self.tun: TunDevice | None = None
         self._host = host
@@ -156,11 +157,11 @@ class MasqueProxy:
         services = self._services(pools)
         requests = RequestServer(services, router, self._clock)
         self._stack.push_async_callback(requests.close)
-        http2 = Http2Service(
+        self.http2 = Http2Service(
             self._engine_configuration, lambda stream, headers: requests.on_request(stream, headers), self._clock
         )
-        await self._start_tcp(http2 if configuration.http2 else None)
-        self._stack.callback(http2.close)
+        await self._start_tcp(self.http2 if configuration.http2 else None)
+        self._stack.callback(self.http2.close)
 
     def _services(self, pools: Mapping[int, AddressPool]) -> Services:
         configuration = self.configuration
