@@ -89,7 +89,7 @@ class HostConfiguration:
             raise ConfigurationError(f"{min(map(str, both))} cannot both enter the tunnel and be unreachable")
         for route in (*self.routes, *self.unreachable):
             if any(route.version == own.version and route.subnet_of(own) for own in _LOOPBACKS):  # type: ignore[arg-type]
-                raise ConfigurationError(f"a tunnel may not carry the loopback route {route}")
+                raise ConfigurationError(f"a tunnel may neither carry nor block the loopback route {route}")
 
     @property
     def usable_families(self) -> frozenset[Family]:

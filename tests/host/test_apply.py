@@ -126,6 +126,38 @@ STEPS: list[tuple[str, HostConfiguration, list[str]]] = [
         [NO_IPV6, "address 192.0.2.1/32", "route 10.0.0.0/8", "route unreachable 0.0.0.0/0", LOCAL4, FULL4],
     ),
     (
+        "a hole in the tunnel through which nothing goes",
+        replace(
+            wish(BOTH, "10.0.0.0/9 10.192.0.0/10 2001:db8:1::/48"),
+            unreachable=(ip_network("10.128.0.0/10"), ip_network("2001:db8:1:8000::/52")),
+        ),
+        [
+            SILENT,
+            *("address 192.0.2.1/32", "address 2001:db8::1/128"),
+            *("route 10.0.0.0/9", "route 10.192.0.0/10", "route 2001:db8:1::/48"),
+            *("route unreachable 10.128.0.0/10", "route unreachable 2001:db8:1:8000::/52"),
+            *(SPLIT4, SPLIT6),
+        ],
+    ),
+    (
+        "the hole moves into the tunnel, and the tunnel into the hole",
+        replace(
+            wish(BOTH, "10.128.0.0/10 10.192.0.0/10 2001:db8:1::/48"),
+            unreachable=(ip_network("10.0.0.0/9"),),
+        ),
+        [
+            SILENT,
+            *("address 192.0.2.1/32", "address 2001:db8::1/128"),
+            *("route 10.128.0.0/10", "route 10.192.0.0/10", "route 2001:db8:1::/48", "route unreachable 10.0.0.0/9"),
+            *(SPLIT4, SPLIT6),
+        ],
+    ),
+    (
+        "nothing but the tunnel's own family and a hole as large as a default route",
+        replace(wish("192.0.2.1/32", "10.0.0.0/8"), unreachable=(ip_network("128.0.0.0/1"),)),
+        [NO_IPV6, "address 192.0.2.1/32", "route 10.0.0.0/8", "route unreachable 128.0.0.0/1", LOCAL4, FULL4],
+    ),
+    (
         "the outer connection exempt by its ports, where the kernel filters reverse paths: IPv4",
         replace(wish("192.0.2.1/32", "0.0.0.0/0"), outer_flows=(FLOW, FLOW_OVER_IPV6)),
         [

@@ -39,6 +39,17 @@ def test_a_route_into_loopback_is_refused(route: str) -> None:
         replace(WISH, routes=(ip_network(route),))
 
 
+@pytest.mark.parametrize("hole", ["127.0.0.0/8", "::1/128"])
+def test_loopback_stays_reachable(hole: str) -> None:
+    with pytest.raises(ConfigurationError, match="loopback"):
+        replace(WISH, unreachable=(ip_network(hole),))
+
+
+def test_a_destination_cannot_be_both_in_the_tunnel_and_unreachable() -> None:
+    with pytest.raises(ConfigurationError, match="::/0 cannot both enter"):
+        replace(WISH, unreachable=(ip_network("10.0.0.0/8"), ip_network("::/0")))
+
+
 @pytest.mark.parametrize("mark", [0, -1, 1 << 32])
 def test_a_mark_that_marks_nothing_is_refused(mark: int) -> None:
     with pytest.raises(ConfigurationError, match="firewall mark"):
