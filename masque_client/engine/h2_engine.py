@@ -237,6 +237,11 @@ class H2Engine:
         """See `StreamEngine.resume_sending`."""
         self._is_paused = False
 
+    @property
+    def is_paused(self) -> bool:
+        """Between `pause_sending` and `resume_sending`: who has much stream content to send does well to wait."""
+        return self._is_paused
+
     # --- output -----------------------------------------------------------------------------------------------------
 
     def next_event(self) -> Event | None:

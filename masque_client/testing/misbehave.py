@@ -13,6 +13,7 @@ from typing import Any, Final
 from masque_client.http.stream import SessionStream
 from masque_client.protocol.headers import Header
 from masque_client.protocol.session import EventT
+from masque_client.testing.floods import NO_FLOOD, Flood
 
 MALFORMED_CAPSULE: Final = bytes.fromhex("01070004c000020b18")
 """An ADDRESS_ASSIGN with bits set beyond its prefix (RFC 9484 §4.7.1)."""
@@ -20,6 +21,8 @@ TRUNCATED_CAPSULE: Final = bytes.fromhex("0006006865")
 """A DATAGRAM capsule that announces six bytes and has three."""
 HUGE_CAPSULE: Final = bytes.fromhex("0180100001") + bytes(64)
 """The beginning of an ADDRESS_ASSIGN of one mebibyte and one."""
+OVERLAPPING_ROUTES: Final = bytes.fromhex("031404c0000200c00002800004c0000280c00002ff00")
+"""A ROUTE_ADVERTISEMENT whose two ranges share 192.0.2.128 (RFC 9484 §4.7.3)."""
 UNKNOWN_CAPSULE: Final = bytes.fromhex("170568656c6c6f")
 """A reserved type: must be skipped (RFC 9297 §5.4)."""
 
@@ -38,7 +41,8 @@ class Misbehaviour:
         accept_status, accept_headers: instead of 200, and in addition to the usual fields.
     Open tunnel:
         capsules: these bytes are sent first, before any correct capsule.
-        end: FIN after them.
+        flood: poured in behind them.
+        end: FIN after both.
         reset: the stream is reset with this code right after the answer.
         drop_datagrams: none passes, in either direction.
         max_payload: larger HTTP Datagrams vanish, in either direction.
@@ -66,6 +70,7 @@ class Misbehaviour:
     reset: int | None = None
     drop_datagrams: bool = False
     max_payload: int | None = None
+    flood: Flood = NO_FLOOD
     assign: str = "unprompted"
     assign_delay_s: float = 0.0
     refuse_family: int | None = None
@@ -112,7 +117,10 @@ def parse_misbehaviour(faults: Sequence[str]) -> Misbehaviour:
     misbehaviour = Misbehaviour()
     for fault in faults:
         name, given, value = fault.partition("=")
-        if name in _FLAGS and not given:
+        if name in _FLOODS and given:
+            flood = replace(misbehaviour.flood, **{_FLOODS[name]: int(value, 0)})
+            misbehaviour = replace(misbehaviour, flood=flood)
+        elif name in _FLAGS and not given:
             misbehaviour = replace(misbehaviour, **_FLAGS[name])
         elif name in _VALUES and given:
             field, convert = _VALUES[name]
@@ -121,8 +129,7 @@ def parse_misbehaviour(faults: Sequence[str]) -> Misbehaviour:
                 converted = (*getattr(misbehaviour, field), *converted)
             misbehaviour = replace(misbehaviour, **{field: converted})
         else:
-            known = ", ".join([*sorted(_FLAGS), *(f"{name}=…" for name in sorted(_VALUES))])
-            raise ValueError(f"{fault!r} is not a fault; there are {known}")
+            raise ValueError(f"{fault!r} is not a fault; there are {', '.join(FAULTS)}")
     return misbehaviour
 
 
@@ -150,6 +157,7 @@ _FLAGS: Final[dict[str, dict[str, Any]]] = {
     "malformed-capsule": {"capsules": MALFORMED_CAPSULE},
     "truncated-capsule": {"capsules": TRUNCATED_CAPSULE, "end": True},
     "huge-capsule": {"capsules": HUGE_CAPSULE},
+    "overlapping-routes": {"capsules": OVERLAPPING_ROUTES},
     "unknown-capsule": {"capsules": UNKNOWN_CAPSULE},
     "end": {"end": True},
     "drop-datagrams": {"drop_datagrams": True},
@@ -175,5 +183,11 @@ _VALUES: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "pvd-body": ("pvd_body", str.encode),
     "pvd-header": ("pvd_headers", _text_header),
 }
-FAULTS: Final = (*sorted(_FLAGS), *(f"{name}=…" for name in sorted(_VALUES)))
+_FLOODS: Final = {
+    "flood-capsule-bytes": "capsule_bytes",
+    "flood-capsules": "capsules",
+    "flood-contexts": "contexts",
+    "flood-strangers": "strangers",
+}
+FAULTS: Final = (*sorted(_FLAGS), *(f"{name}=…" for name in sorted([*_VALUES, *_FLOODS])))
 """For --help."""

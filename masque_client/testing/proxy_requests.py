@@ -34,6 +34,7 @@ from masque_client.protocol.udp_session import ConnectUdpSession
 from masque_client.protocol.uri_template import IpTemplate, UdpTemplate
 from masque_client.testing.address_pool import AddressPool
 from masque_client.testing.credentials import Authentication
+from masque_client.testing.floods import NO_FLOOD, pour
 from masque_client.testing.ip_client import NO_NAMES, ClientNames, IpClient, IpTunnel, routes_in_scope
 from masque_client.testing.ip_router import IpRouter
 from masque_client.testing.misbehave import FaultyStream, Misbehaviour
@@ -221,12 +222,15 @@ class RequestServer:
         _, *fields = accept_headers(faults.accept_headers)
         stream.send_headers([(b":status", str(faults.accept_status).encode()), *fields])
         early = tunnel.session.accept()
+        is_flooded = faults.flood != NO_FLOOD
         if faults.capsules or faults.end:
-            stream.send_data(faults.capsules, end_stream=faults.end)
+            stream.send_data(faults.capsules, end_stream=faults.end and not is_flooded)
         tunnel.attach(stream)
         if early:
             tunnel.on_payloads(early)
         tunnel.flush()
+        if is_flooded:
+            self._start(pour(faults.flood, stream, end_stream=faults.end))
         if faults.reset is not None:
             stream.reset(faults.reset)
             tunnel.flush()
