@@ -21,6 +21,7 @@ from aioquic.quic.congestion.base import register_congestion_control
 from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.connection import QuicConnection, QuicConnectionError, QuicConnectionState
 from aioquic.quic.packet import (
+    QuicErrorCode,
     QuicFrameType,
     QuicPacketType,
     QuicTransportParameters,
@@ -34,6 +35,7 @@ from masque_client.engine import h3_rules, trust
 from masque_client.engine.closing import (
     BAD_CERTIFICATE,
     CERTIFICATE_REQUIRED,
+    NO_COMMON_VERSION,
     Closing,
     Origin,
 )
@@ -48,6 +50,7 @@ from masque_client.engine.interface import (
     ReceivedBuffer,
 )
 from masque_client.engine.pacing import BURST_PACKETS, BURST_S, RATE_FACTOR
+from masque_client.engine.version_negotiation import by_our_preference, find_downgrade
 from masque_client.errors import ConfigurationError, RemoteProtocolError
 
 _CONGESTION_CONTROL = "masque-cubic"
@@ -127,6 +130,7 @@ class _Quic(QuicConnection):
         if parameters.max_udp_payload_size is not None:  # which aioquic ignores (RFC 9000 §18.2)
             self.max_udp_payload_ceiling = min(self.max_udp_payload_ceiling, parameters.max_udp_payload_size)
             self._max_datagram_size = min(self._max_datagram_size, parameters.max_udp_payload_size)
+        self._judge_versions()
 
     def resize_packets(self, size: int) -> None:
         self._max_datagram_size = self._loss._pacer._max_datagram_size = size
@@ -161,6 +165,24 @@ class _Quic(QuicConnection):
         assert isinstance(controller, _CountingCubic)
         return controller
 
+    def _judge_versions(self) -> None:
+        """What aioquic leaves out of RFC 9368: a server follows the client's order, a client trusts the packets."""
+        information, ours = self._remote_version_information, self.configuration.supported_versions
+        if not self._is_client:
+            if information is not None:
+                information.available_versions = by_our_preference(information.available_versions, ours)
+            return
+        theirs = (information.chosen_version, information.available_versions) if information is not None else None
+        in_use, has_restarted = self._crypto_packet_version, self._version_negotiated_incompatible
+        assert in_use is not None
+        if downgrade := find_downgrade(theirs, in_use=in_use, ours=ours, has_restarted=has_restarted):
+            raise QuicConnectionError(QuicErrorCode.VERSION_NEGOTIATION_ERROR, QuicFrameType.CRYPTO, downgrade)
+
+    @property
+    def version(self) -> int:
+        """The version in use; 0 before the first packet."""
+        return self._version or 0
+
     @property
     def peer_certificate(self) -> bytes | None:
         context = getattr(self, "tls", None)  # made when the first packet arrives
@@ -188,6 +210,8 @@ class _Quic(QuicConnection):
             return None
         if self._state is QuicConnectionState.DRAINING:
             origin = Origin.PEER
+        elif event.reason_phrase == NO_COMMON_VERSION:
+            origin = Origin.VERSIONS
         elif self._state is QuicConnectionState.TERMINATED and event.frame_type == _IDLE_FRAME_TYPE:
             origin = Origin.IDLE
         else:
@@ -370,6 +394,7 @@ class AioquicEngine(H3Engine):
             datagrams_too_large=self._queue.too_large,
             datagrams_expired=self._queue.expired,
             datagrams_stray=self._datagrams_stray,
+            quic_version=self._connection.version,
         )
 
 
@@ -387,6 +412,7 @@ def _quic_configuration(configuration: EngineConfiguration) -> QuicConfiguration
         max_stream_data=STREAM_WINDOW,
         secrets_log_file=configuration.secrets_log,
         server_name=configuration.server_name or None,
+        supported_versions=list(configuration.versions),
     )
     trust.check_key_pair(tls_configuration)
     if configuration.is_client or tls_configuration.ca_file is not None:

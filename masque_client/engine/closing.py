@@ -12,6 +12,8 @@ from masque_client.protocol.error_codes import H3ErrorCode, describe
 CRYPTO_ERROR = 0x100
 """Transport error 0x100 + TLS alert (RFC 9000 §20.1)."""
 CRYPTO_FRAME = 0x06
+NO_COMMON_VERSION = "Could not find a common protocol version"
+"""How both libraries word it; they have no code of their own for it."""
 
 BAD_CERTIFICATE = 42
 UNKNOWN_CA = 48
@@ -50,6 +52,8 @@ class Origin(Enum):
     LOCAL = auto()
     IDLE = auto()
     """Nobody: it fell silent."""
+    VERSIONS = auto()
+    """Nobody: a Version Negotiation packet listed no version of ours (RFC 9000 §6.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class Closing:
     @property
     def is_application(self) -> bool:
         """CONNECTION_CLOSE of type 0x1d, whose code is HTTP/3's."""
-        return self.frame_type is None and self.origin is not Origin.IDLE
+        return self.frame_type is None and self.origin in (Origin.PEER, Origin.LOCAL)
 
 
 def explain(
@@ -83,6 +87,8 @@ def explain(
         if is_established:
             return ConnectionLost(f"nothing has been heard from {peer} for the idle timeout")
         return ConnectError(f"{peer} does not answer over UDP")
+    if closing.origin is Origin.VERSIONS:
+        return ProxyRefused(f"{peer} speaks no version of QUIC that we do", hint="try HTTP/2: --http 2")
     if closing.is_application:
         return _explain_application(closing, peer)
     if 0 <= closing.error_code - CRYPTO_ERROR <= 0xFF:

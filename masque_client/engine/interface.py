@@ -24,6 +24,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol, TextIO, runtime_checkable
 
+from masque_client.protocol.quic_invariants import QUIC_VERSION_1, QUIC_VERSION_2
+
 Address = tuple[str, int]
 """IP literal and UDP port. IPv6 scope ids are not carried: link-local proxies are not supported."""
 
@@ -81,6 +83,8 @@ class EngineConfiguration:
         tls: see `TlsConfiguration`.
         max_udp_payload: UDP payload size, in bytes, of every full packet, Initials included (`protocol.mtu`).
         idle_timeout_s: what we advertise as max_idle_timeout (RFC 9000 §10.1).
+        versions: QUIC versions, best first. A client starts with the first and follows a server to any other without a
+            round trip; a server takes the first that the client also has (RFC 9368 §2.3).
         extended_connect: server: advertise SETTINGS_ENABLE_CONNECT_PROTOCOL=1 (RFC 9220 §3).
         h3_datagram: advertise SETTINGS_H3_DATAGRAM=1 and max_datagram_frame_size=65535 (RFC 9297 §2.1.1).
         datagram_queue_bytes: HTTP Datagrams waiting for the congestion window are bounded by this many bytes…
@@ -93,6 +97,7 @@ class EngineConfiguration:
     tls: TlsConfiguration = field(default_factory=TlsConfiguration)
     max_udp_payload: int = 1350
     idle_timeout_s: float = 30.0
+    versions: tuple[int, ...] = (QUIC_VERSION_1, QUIC_VERSION_2)
     extended_connect: bool = True
     h3_datagram: bool = True
     datagram_queue_bytes: int = 512 * 1024
@@ -227,7 +232,10 @@ class EngineStatistics:
     packets are built for now. `datagrams_too_large`, `datagrams_expired` and `datagrams_stray` count HTTP Datagrams
     refused for size, dropped from our queue by age, and received for no stream of ours.
 
-    Over HTTP/2 packets are TCP's own business: `packets_sent`, `packets_lost` and `max_udp_payload` are 0,
+    `quic_version` is the version in use; before the handshake, the one tried.
+
+    Over HTTP/2 packets are TCP's own business: `packets_sent`, `packets_lost`, `max_udp_payload` and
+    `quic_version` are 0,
     `congestion_window` is the connection's flow-control window and `bytes_in_flight` what waits for it.
     """
 
@@ -240,6 +248,7 @@ class EngineStatistics:
     datagrams_too_large: int
     datagrams_expired: int
     datagrams_stray: int
+    quic_version: int = 0
 
 
 class HttpEngine(Protocol):

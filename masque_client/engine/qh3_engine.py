@@ -14,6 +14,7 @@ What qh3 2.1 does differently from what its interface suggests, found by running
   ID that nobody registered, which receivers drop (RFC 9298 §4, RFC 9484 §5). It repeats no PING that was lost, so the
   acknowledgement of the PING is the packet's.
 - Without a max_datagram_frame_size a client advertises 65536: 0 has to be said to say nothing.
+- A client follows a server to version 2 only if the server's first packet already is of it (see `_follow_version`).
 - Its server cannot ask for client certificates, and miscounts the anti-amplification limit (see `_create_core`).
 """
 
@@ -28,10 +29,11 @@ from qh3.h3 import events as h3_events
 from qh3.quic import events as quic_events
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection, QuicConnectionError
-from qh3.quic.packet import QuicErrorCode
+from qh3.quic.packet import QuicErrorCode, QuicTransportParameters
+from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
 
 from masque_client.engine import h3_rules, trust
-from masque_client.engine.closing import Closing, Origin
+from masque_client.engine.closing import CRYPTO_ERROR, CRYPTO_FRAME, NO_COMMON_VERSION, Closing, Origin
 from masque_client.engine.first_flight import AmplificationLimit, FirstFlight
 from masque_client.engine.h3_engine import H3Engine
 from masque_client.engine.h3_listener import ALPN, CONNECTION_ID_BYTES, CONNECTION_WINDOW, STREAM_WINDOW
@@ -45,13 +47,15 @@ from masque_client.engine.interface import (
     ReceivedBuffer,
 )
 from masque_client.engine.pacing import BURST_S, Pacer
+from masque_client.engine.version_negotiation import by_our_preference, find_downgrade
 from masque_client.errors import ConfigurationError, ConnectionLost, RemoteProtocolError
 from masque_client.protocol.mtu import max_http_datagram
+from masque_client.protocol.quic_invariants import parse_long_header
 
+_DECODE_ERROR = CRYPTO_ERROR + 50
+"""The TLS alert decode_error (RFC 8446 §6.2)."""
 _PACING_SLACK_S = BURST_S / 2
 _IDLE_TIMEOUT = "Idle timeout"
-_INITIAL_MASK, _INITIAL_BITS = 0xF0, 0xC0
-"""First byte of a version 1 Initial, below header protection (RFC 9000 §17.2)."""
 _DATAGRAM_OVERHEAD = 1 + CONNECTION_ID_BYTES + 2 + 16 + 3
 """What a packet with one DATAGRAM adds: short header, AEAD tag, frame type and Length."""
 
@@ -65,6 +69,9 @@ class _Quic(QuicConnection):
     """qh3's connection, opened up. Every private attribute of qh3's that we touch is touched here."""
 
     _peer_parameters: tuple[Any, ...] | None = None
+    _has_switched = False
+    starts = 0
+    """How often a handshake began: again after a Retry or Version Negotiation packet."""
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         """As in qh3, which in addition parses each packet again for a log that is off."""
@@ -89,10 +96,31 @@ class _Quic(QuicConnection):
     def receive_train(self, data: bytes, segment_size: int, address: Address, now: float) -> None:
         """A GRO buffer; after the handshake without slicing it for that log."""
         if self._core is None or not self._handshake_complete:
+            if self._core is not None and self._is_client and not self._has_switched:
+                self._follow_version(self._core.version, data)
             self.receive_gro_buffer(data, segment_size, address, now)
             return
         self._call_core(self._core.receive_gro_buffer, data, segment_size, address, now)
         self._drain_core()
+
+    def _follow_version(self, ours: int, data: bytes) -> None:
+        """Let a client follow the server to another version; qh3 does so in the server's very first packet only.
+
+        That packet may as well be an ACK in the first version, when the rest of the ClientHello was late.
+        """
+        header = parse_long_header(data)
+        if header is None or not header.is_initial:
+            return
+        if header.version != ours and header.version in self._configuration.supported_versions:
+            self._has_switched = True
+            self._set_version(header.version)
+
+    def _drain_core(self) -> None:
+        """As in qh3, which lets the errors of reading a cut or senseless TLS message escape instead of closing."""
+        try:
+            super()._drain_core()
+        except (AssertionError, LookupError, TypeError, ValueError) as error:
+            self.close(_DECODE_ERROR, CRYPTO_FRAME, f"a TLS message cannot be read: {error}")
 
     def hand_over(self, waiting: deque[bytes], room: int, tokens: float) -> int:
         """Take datagrams from the front while `room` and `tokens`, in bytes, last; returns the bytes used."""
@@ -131,6 +159,42 @@ class _Quic(QuicConnection):
             self._retry_source_connection_id = b""
         super()._create_core(remote_addr, initial_dcid, now)
         self._retry_source_connection_id = after_retry
+        self.starts += 1
+
+    def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
+        """A server follows the client's order of versions: put the client's in ours (RFC 9368 §2.3)."""
+        bridge = super()._create_tls(remote_source_cid)
+        parse, ours = bridge.parse_transport_parameters, self._configuration.supported_versions
+
+        def parse_and_sort(data: bytes, *, from_session_ticket: bool = False) -> QuicTransportParameters:
+            parameters = parse(data, from_session_ticket=from_session_ticket)
+            if (information := parameters.version_information) is not None:
+                information.available_versions = by_our_preference(information.available_versions, ours)
+            return parameters
+
+        if not self._is_client:
+            bridge.parse_transport_parameters = parse_and_sort  # type: ignore[method-assign]
+        return bridge
+
+    def _drain_tls(self) -> None:
+        """A client trusts Version Negotiation packets, which anybody can write: check them (RFC 9368 §4)."""
+        parameters = self._tls.remote_transport_parameters if self._tls is not None and self._is_client else None
+        if parameters is not None:
+            information = parameters.version_information
+            downgrade = find_downgrade(
+                (information.chosen_version, information.available_versions) if information is not None else None,
+                in_use=self.version,
+                ours=self._configuration.supported_versions,
+                has_restarted=self._version_negotiated,
+            )
+            if downgrade:
+                raise QuicTlsBridgeError(QuicErrorCode.VERSION_NEGOTIATION_ERROR, downgrade)
+        super()._drain_tls()
+
+    @property
+    def version(self) -> int:
+        """The version in use; 0 before the first packet."""
+        return self._tls.version if self._tls is not None else 0
 
     @property
     def is_started(self) -> bool:
@@ -147,7 +211,9 @@ class _Quic(QuicConnection):
         if event is None:
             return None
         state = core.state if core is not None else "terminated"
-        if state == "terminated" and event.reason_phrase == _IDLE_TIMEOUT:
+        if event.reason_phrase == NO_COMMON_VERSION and state == "first_flight":
+            origin = Origin.VERSIONS
+        elif state == "terminated" and event.reason_phrase == _IDLE_TIMEOUT:
             origin = Origin.IDLE
         elif state == "draining":
             origin = Origin.PEER
@@ -247,6 +313,7 @@ class Qh3Engine(H3Engine):
         self._now = 0.0
         self._ready: list[tuple[bytes, Address]] = []
         self._first_flight: FirstFlight | None = None
+        self._starts = 0
         self._is_past_handshake = False
         self._amplification = AmplificationLimit()
         self._largest_received = 0
@@ -334,13 +401,15 @@ class Qh3Engine(H3Engine):
     def _send_handshake(self, transmits: list[tuple[bytes, Address]]) -> list[tuple[bytes, Address]]:
         padded = [(self._pad(data), address) for data, address in transmits]
         self._is_past_handshake = self._is_established
-        if self._is_client and self._first_flight is None and padded:
+        if self._is_client and padded and self._starts != self._connection.starts:
+            self._starts = self._connection.starts
             self._first_flight = FirstFlight(padded, self._now, self._now + self.configuration.idle_timeout_s)
         return self._amplification.release(padded, is_validated=self._is_client or self._is_established)
 
     def _pad(self, data: bytes) -> bytes:
         """Fill up a UDP payload with an Initial; a server only as far as it has received (RFC 9000 §8.1)."""
-        if data[0] & _INITIAL_MASK != _INITIAL_BITS:
+        header = parse_long_header(data)
+        if header is None or not header.is_initial:
             return data
         size = self.configuration.max_udp_payload
         return data.ljust(size if self._is_client else min(size, self._largest_received), b"\0")
@@ -449,6 +518,7 @@ class Qh3Engine(H3Engine):
             datagrams_too_large=self._queue.too_large,
             datagrams_expired=self._queue.expired,
             datagrams_stray=self._datagrams_stray,
+            quic_version=self._connection.version,
         )
 
 
@@ -471,6 +541,7 @@ def _quic_configuration(configuration: EngineConfiguration) -> QuicConfiguration
         probe_datagram_size=False,
         secrets_log_file=configuration.secrets_log,  # type: ignore[arg-type]  # None is its default
         server_name=configuration.server_name or None,
+        supported_versions=list(configuration.versions),
     )
     if configuration.is_client:
         quic.load_verify_locations(cafile=str(trust.ca_bundle(tls)))
