@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import shlex
 import stat
 from pathlib import Path
 
-from masque_client.engine.interface import EngineName, Header, TlsConfiguration
+from masque_client.engine.interface import Address, EngineName, Header, TlsConfiguration
 from masque_client.errors import ConfigurationError
+from masque_client.http.authentication import Authenticator
 from masque_client.http.connector import HttpVersion
+from masque_client.http.credentials import BasicCredentials, BearerCommand, BearerFile, Credentials
+from masque_client.netio.private_file import read_private
+from masque_client.pvd.names import HostPort
+from masque_client.tunnel.patience import PATIENCE_S
 
 
 def add_verbose(parser: argparse.ArgumentParser) -> None:
@@ -57,14 +63,92 @@ def add_trust(parser: argparse.ArgumentParser, *, client_certificate: bool = Tru
     parser.add_argument("--key", type=Path, metavar="FILE", help="the private key of --cert (PEM)")
 
 
-def add_headers(parser: argparse.ArgumentParser) -> None:
-    """--header-file: secrets stay out of argv."""
-    parser.add_argument(
-        "--header-file",
-        type=Path,
-        metavar="FILE",
-        help="request header fields, one 'name: value' a line, such as authorization; readable by you alone",
+def add_authentication(parser: argparse.ArgumentParser) -> None:
+    """--user, --password-file, --token-file, --token-command, --header-file, --auth-origin: no secrets in argv."""
+    group = parser.add_argument_group(
+        "authentication",
+        "What the proxy knows you by, besides --cert. Files must be readable by you alone. Credentials are sent to the "
+        "host that you name, and to no other proxy that it may point to.",
     )
+    group.add_argument("--user", metavar="NAME", help="with --password-file: Basic authentication")
+    group.add_argument("--password-file", type=Path, metavar="FILE", help="the password of --user, alone in one line")
+    group.add_argument("--token-file", type=Path, metavar="FILE", help="a bearer token; read again for each request")
+    group.add_argument(
+        "--token-command",
+        metavar="'CMD …'",
+        help="a program that prints a bearer token, run without a shell at the first request and when a token is "
+        "refused, for 10 s at most. Its arguments are visible to all users of this machine: no secrets there",
+    )
+    group.add_argument(
+        "--header-file", type=Path, metavar="FILE", help="request header fields, one 'name: value' a line"
+    )
+    group.add_argument(
+        "--auth-origin",
+        metavar="HOST[:PORT]",
+        help="the proxy that the credentials are for (default: the HOST or URL given, port 443 unless it says another)",
+    )
+
+
+def add_timeout(parser: argparse.ArgumentParser) -> None:
+    """--timeout."""
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=PATIENCE_S,
+        metavar="SECONDS",
+        help="how long to wait for a proxy that is busy and says when to come back (429 or 503 with Retry-After; "
+        f"default: {PATIENCE_S:g})",
+    )
+
+
+def authenticator(options: argparse.Namespace) -> Authenticator:
+    """What `add_authentication` parsed, checked: each source is tried once where that costs nothing.
+
+    Raises:
+        ConfigurationError: a file is missing, empty or open to others, or the options contradict each other.
+    """
+    return Authenticator(_credentials(options), origin=_auth_origin(options), fields=read_headers(options.header_file))
+
+
+def _credentials(options: argparse.Namespace) -> Credentials | None:
+    if (options.user is None) != (options.password_file is None):
+        raise ConfigurationError("--user and --password-file belong together", hint="give both, or neither")
+    found: list[Credentials] = []
+    if options.user is not None:
+        read_private(options.password_file)
+        found.append(BasicCredentials(options.user, options.password_file))
+    if options.token_file is not None:
+        read_private(options.token_file)
+        found.append(BearerFile(options.token_file))
+    if options.token_command is not None:
+        try:
+            found.append(BearerCommand(shlex.split(options.token_command)))
+        except ValueError as error:
+            raise ConfigurationError("--token-command has a quote that never ends") from error
+    if len(found) > 1:
+        raise ConfigurationError(
+            "there are several credentials", hint="give one of --user, --token-file, --token-command"
+        )
+    return found[0] if found else None
+
+
+def _auth_origin(options: argparse.Namespace) -> Address | None:
+    """The origin that secrets are for; None when nothing like it is named."""
+    text = options.auth_origin or options.proxy
+    try:
+        origin = HostPort.of_https_url(text) if "://" in text else HostPort.parse(text, default_port=443)
+    except ConfigurationError as error:
+        if options.auth_origin is None:
+            return None  # the command will say what is wrong with its proxy
+        raise ConfigurationError(f"--auth-origin {text!r} {error}", hint="write HOST or HOST:PORT") from error
+    return origin.host, origin.port
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError("is not from 0 to 3600 seconds")
+    return seconds
 
 
 def tls_configuration(options: argparse.Namespace) -> TlsConfiguration:
@@ -123,17 +207,6 @@ def read_headers(file: Path | None) -> tuple[Header, ...]:
             )
         headers.append((name.lower().encode(), value.strip().encode()))
     return tuple(headers)
-
-
-def read_private(file: Path) -> str:
-    """The text of a file that holds secrets.
-
-    Raises:
-        ConfigurationError: unreadable, or readable by others.
-    """
-    _require_readable(file)
-    _require_private(file)
-    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def _is_token(name: str) -> bool:

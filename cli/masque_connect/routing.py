@@ -117,7 +117,7 @@ async def open_routing(options: argparse.Namespace, clock: Clock) -> AsyncIterat
     Raises:
         MasqueError: no proxy is known.
     """
-    tls, headers = shared.tls_configuration(options), shared.read_headers(options.header_file)
+    tls, authenticator = shared.tls_configuration(options), shared.authenticator(options)
     routing: Routing | None = None
 
     def on_change(change: DocumentChanged, choice: ProxyChoice | None) -> None:
@@ -140,7 +140,8 @@ async def open_routing(options: argparse.Namespace, clock: Clock) -> AsyncIterat
             clock,
             unmatched=options.unmatched,
             failover=options.failover,
-            extra_headers=headers,
+            authenticator=authenticator,
+            patience_s=options.timeout,
             on_failure=_ProxyRemarks(clock).add if len(choice.candidates) > 1 else lambda proxy, error: None,
         )
         routing = Routing(choice, router)

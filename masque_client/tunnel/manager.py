@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from masque_client.dataplane.forwarder import Forwarder, Traffic
-from masque_client.engine.interface import EngineStatistics
+from masque_client.engine.interface import EngineStatistics, Headers
 from masque_client.errors import HostError, MasqueError, ProxyRefused, PvdError, TimedOut
 from masque_client.host.dns import DnsConfiguration, DnsTransport
 from masque_client.host.interface import DEFAULT_FWMARK, HostConfiguration, HostNetwork, OuterFlow
@@ -43,13 +43,14 @@ from masque_client.protocol.ip_session import (
     Pref64Assigned,
     RoutesAdvertised,
 )
-from masque_client.protocol.mtu import MAX_TUNNEL_MTU
+from masque_client.protocol.mtu import MAX_TUNNEL_MTU, MIN_IPV6_MTU, IpVersion, link_mtu_for
 from masque_client.protocol.session import Role, SessionClosed, SessionOpened
 from masque_client.protocol.uri_template import IpTemplate
 from masque_client.pvd.proxies import PvdProxy
 from masque_client.tunnel.dns import ProxyOrigin, plan_dns
 from masque_client.tunnel.failover import use_first
 from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
+from masque_client.tunnel.patience import patiently
 from masque_client.tunnel.probe import probe
 from masque_client.tunnel.route_policy import RoutePolicy, Unmatched, route_policy
 from masque_client.tunnel.upgrade import return_to_http3
@@ -75,6 +76,8 @@ class TunnelStatus:
         fallback_reason: why it is HTTP/2 though HTTP/3 was wanted; None when it was not.
         excluded: what the proxy advertises but its rules keep out of the tunnel; direct or blocked as the user decided.
         unsupported_rules: rules that routes cannot express and that are not honoured, in words.
+        mtu: of the device.
+        path_mtu: outer IP packet that the path to the proxy is known to carry; None over HTTP/2, which does not care.
         dns: what the proxy assigned, as it should be applied to this machine. It is not applied.
         probe_rtt_s: None when no probe came back: then nothing proves that packets flow.
     """
@@ -91,6 +94,7 @@ class TunnelStatus:
     unsupported_rules: tuple[str, ...]
     dns: DnsConfiguration
     mtu: int
+    path_mtu: int | None
     probe_rtt_s: float | None
     traffic: Traffic
     connection: EngineStatistics
@@ -119,7 +123,13 @@ class ConnectIpTunnel:
         on_proxy_failure: Callable[[PvdProxy, MasqueError], None] = lambda proxy, error: None,
     ) -> None:
         self._options = options
-        self._dial = ConnectOptions(engine=options.engine, tls=options.tls, mark=DEFAULT_FWMARK, http=options.http)
+        self._dial = ConnectOptions(
+            engine=options.engine,
+            tls=options.tls,
+            mark=DEFAULT_FWMARK,
+            http=options.http,
+            min_packet=MIN_IPV6_MTU,
+        )
         self._host = host
         self._clock = clock
         self._on_change = on_change
@@ -194,11 +204,17 @@ class ConnectIpTunnel:
             unsupported_rules=tuple(map(str, self._route_policy.unsupported)),
             dns=self._dns,
             mtu=self._configuration.mtu,
+            path_mtu=self._path_mtu(),
             probe_rtt_s=self._probe_rtt_s,
             traffic=self._forwarder.traffic,
             connection=self._connection.http.statistics(),
             drops={str(reason): count for reason, count in self._session.drops.items() if count},
         )
+
+    def _path_mtu(self) -> int | None:
+        version: IpVersion = 6 if ":" in self._connection.address[0] else 4
+        udp_payload = self._connection.http.statistics().max_udp_payload
+        return link_mtu_for(udp_payload, version) if udp_payload else None
 
     # --- building ---------------------------------------------------------------------------------------------------
 
@@ -214,14 +230,17 @@ class ConnectIpTunnel:
         async def reach(proxy: PvdProxy) -> ProxyConnection:
             return await connect(proxy.authority.host, proxy.authority.port, self._dial, self._clock)
 
-        self._proxy, self._connection = await use_first(
-            options.proxies.candidates,
-            reach,
-            self._open_session,
-            release=ProxyConnection.close,
-            policy=options.failover,
-            on_failure=self._on_proxy_failure,
-        )
+        async def attempt() -> tuple[PvdProxy, ProxyConnection]:
+            return await use_first(
+                options.proxies.candidates,
+                reach,
+                self._open_session,
+                release=ProxyConnection.close,
+                policy=options.failover,
+                on_failure=self._on_proxy_failure,
+            )
+
+        self._proxy, self._connection = await patiently(attempt, options.patience_s)
         self._stack.callback(lambda: self._connection.close())
         self._stack.callback(lambda: self._stream.close())
 
@@ -229,8 +248,12 @@ class ConnectIpTunnel:
         """Ask this proxy for the tunnel; a session that another one refused is not used again."""
         assert isinstance(proxy.proxy, IpTemplate)
         self._template = proxy.proxy
-        self._session, self._stream = self._make_session()
-        await self._stream.open(connection.http, ip_request_headers(self._template.expand(), self._options.headers))
+
+        async def send(fields: Headers) -> None:
+            self._session, self._stream = self._make_session()
+            await self._stream.open(connection.http, ip_request_headers(self._template.expand(), fields))
+
+        await self._options.authenticator.request((self._template.host, self._template.port), send)
         return proxy, connection
 
     def _make_session(self) -> tuple[ConnectIpSession, SessionStream[IpEvent]]:
@@ -303,6 +326,9 @@ class ConnectIpTunnel:
         self._stream.on_payloads = self._forwarder.deliver
         self._stack.callback(self._forwarder.stop)
         self._forwarder.start(self._stream)
+        self._connection.http.on_packet_size.append(self._on_packet_size)
+        if self._stream.max_payload < self._session.max_packet:
+            self._on_packet_size()  # the path has changed while nobody listened
         if self._connection.fallback_reason is not None:
             upgrade = asyncio.create_task(
                 return_to_http3(self._template.host, self._template.port, self._dial, self._clock, self._move)
@@ -320,9 +346,16 @@ class ConnectIpTunnel:
         Raises:
             MasqueError: the new session did not come about. The tunnel is as before, `connection` is closed.
         """
-        session, stream = self._make_session()
+
+        async def send(fields: Headers) -> tuple[ConnectIpSession, SessionStream[IpEvent]]:
+            session, stream = self._make_session()
+            await stream.open(connection.http, ip_request_headers(self._template.expand(), fields))
+            return session, stream
+
         try:
-            await stream.open(connection.http, ip_request_headers(self._template.expand(), self._options.headers))
+            session, stream = await self._options.authenticator.request(
+                (self._template.host, self._template.port), send
+            )
         except BaseException:
             connection.close()
             raise
@@ -336,6 +369,7 @@ class ConnectIpTunnel:
             logger.info("the tunnel moved to HTTP/%d", connection.http_version)
             self._reconfigure()
             stream.on_payloads = self._forwarder.deliver
+            connection.http.on_packet_size.append(self._on_packet_size)
             self._forwarder.start(stream)
 
     async def _claim(
@@ -373,6 +407,11 @@ class ConnectIpTunnel:
             case AddressesRequested():
                 self._session.reject_addresses(event.requests)  # not a site-to-site tunnel (digest I-29)
                 self._stream.pump()
+
+    def _on_packet_size(self) -> None:
+        """The path carries larger or smaller packets than before: so does the tunnel."""
+        if self._configuration is not None and self._stream.is_open:
+            self._reconfigure()
 
     def _reconfigure(self) -> None:
         try:

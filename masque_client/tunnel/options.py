@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from masque_client.engine.interface import EngineName, Headers, TlsConfiguration
+from masque_client.engine.interface import EngineName, TlsConfiguration
+from masque_client.http.authentication import Authenticator
 from masque_client.http.connector import HttpVersion
 from masque_client.tunnel.dns import DnsFromProxy
 from masque_client.tunnel.failover import Failover
@@ -29,7 +30,8 @@ class TunnelOptions:
         proxies: the ones to try, best first, and the rules for what they may carry (`tunnel.proxies.ip_proxies`).
         engine, tls: see `EngineConfiguration`.
         http: see `HttpVersion`.
-        headers: extra request header fields, such as authorization. Never logged.
+        authenticator: the user's request header fields, and credentials. Never logged.
+        patience_s: how long to wait, in total, for a proxy that says when to come back (`tunnel.patience`).
         interface: name of the TUN device; `%d` is replaced by the kernel.
         address_request: see `AddressRequestMode`.
         failover: after which failures the next proxy is tried.
@@ -42,7 +44,8 @@ class TunnelOptions:
     engine: EngineName = EngineName.AUTO
     tls: TlsConfiguration = field(default_factory=TlsConfiguration)
     http: HttpVersion = HttpVersion.AUTO
-    headers: Headers = ()
+    authenticator: Authenticator = field(default_factory=Authenticator)
+    patience_s: float = 0.0
     interface: str = "masque%d"
     address_request: AddressRequestMode = AddressRequestMode.AUTO
     failover: Failover = Failover.UNAVAILABLE

@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from masque_client.engine.interface import Headers
 from masque_client.errors import ConnectError, DestinationBlocked, MasqueError, NameResolutionError, TimedOut
+from masque_client.http.authentication import Authenticator
 from masque_client.http.connector import ProxyConnection
 from masque_client.netio.clock import Clock
 from masque_client.protocol.uri_template import UdpTemplate
@@ -22,6 +23,7 @@ from masque_client.pvd.match import Flow, FlowKind, Matcher, Selection, Step, Ve
 from masque_client.pvd.proxies import ProxyProtocol, PvdProxy
 from masque_client.sockets.paths import DirectPath, OnPayloads, ProxyPath, UdpPath, resolve
 from masque_client.tunnel.failover import Failover, use_first
+from masque_client.tunnel.patience import patiently
 from masque_client.tunnel.proxies import ProxyChoice
 from masque_client.tunnel.proxy_pool import ProxyPool
 from masque_client.tunnel.route_policy import Unmatched
@@ -77,7 +79,8 @@ class Router:
         pool: connections to proxies; the caller closes it.
         unmatched: for what the rules leave over.
         failover: after which failures the next candidate is tried.
-        extra_headers: sent with each request, such as Authorization.
+        authenticator: the user's fields and credentials.
+        patience_s: how long a new flow waits for a proxy that says when to come back.
         on_failure: told of each proxy that did not do, also when another one then does.
     """
 
@@ -89,14 +92,16 @@ class Router:
         *,
         unmatched: Unmatched = Unmatched.BLOCK,
         failover: Failover = Failover.UNAVAILABLE,
-        extra_headers: Headers = (),
+        authenticator: Authenticator | None = None,
+        patience_s: float = 0.0,
         on_failure: Callable[[PvdProxy, MasqueError], None] = lambda proxy, error: None,
     ) -> None:
         self.pool = pool
         self._clock = clock
         self._unmatched = unmatched
         self._failover = failover
-        self._extra_headers = extra_headers
+        self._authenticator = authenticator or Authenticator()
+        self._patience_s = patience_s
         self._on_failure = on_failure
         self.replace(choice)
 
@@ -155,28 +160,36 @@ class Router:
             return await DirectPath.open(host, port, on_payloads)
 
         async def request(proxy: PvdProxy, connection: ProxyConnection) -> UdpPath:
-            assert isinstance(proxy.proxy, UdpTemplate)
-            try:
+            template = proxy.proxy
+            assert isinstance(template, UdpTemplate)
+
+            async def send(fields: Headers) -> UdpPath:
                 return await ProxyPath.open(
                     connection.http,
-                    proxy.proxy,
+                    template,
                     host,
                     port,
                     clock=self._clock,
                     on_payloads=on_payloads,
-                    extra_headers=self._extra_headers,
+                    extra_headers=fields,
                 )
+
+            try:
+                return await self._authenticator.request((proxy.authority.host, proxy.authority.port), send)
             except TimedOut:
                 self.pool.drop_if_silent(proxy.authority)
                 raise
 
-        return await use_first(
-            self._in_order(decision.selection),
-            self._reach,
-            request,
-            policy=self._failover,
-            on_failure=self._on_failure,
-        )
+        async def attempt() -> UdpPath:
+            return await use_first(
+                self._in_order(decision.selection),
+                self._reach,
+                request,
+                policy=self._failover,
+                on_failure=self._on_failure,
+            )
+
+        return await patiently(attempt, self._patience_s)
 
     async def warm(self, decision: Decision) -> PvdProxy:
         """Connect now to the proxy that a `PROXY` decision leads to, and say which it is.

@@ -48,7 +48,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     shared.add_engine(parser)
     shared.add_http(parser)
     shared.add_trust(parser)
-    shared.add_headers(parser)
+    shared.add_authentication(parser)
+    shared.add_timeout(parser)
     shared.add_verbose(parser)
     parser.set_defaults(command=run)
 

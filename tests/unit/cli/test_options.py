@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from masque_client.errors import ConfigurationError
-from masque_connect.options import parse_pin, read_headers, tls_configuration
+from masque_connect.main import build_parser
+from masque_connect.options import authenticator, parse_pin, read_headers, tls_configuration
 
 DIGEST = hashlib.sha256(b"a key").digest()
 
@@ -96,3 +97,30 @@ def test_everything_together(tmp_path: Path) -> None:
     key.touch(mode=0o600)
     tls = tls_configuration(namespace(ca=certificate, pin=DIGEST.hex(), cert=certificate, key=key))
     assert (tls.ca_file, tls.pin, tls.certificate, tls.key) == (certificate, DIGEST, certificate, key)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--user", "x"], "belong together"),
+        (["--user", "a:b", "--password-file", "FILE"], "colon"),
+        (["--token-file", "FILE", "--token-command", "x"], "several credentials"),
+        (["--token-file", "/nowhere/token"], "cannot read /nowhere/token"),
+        (["--token-file", "OPEN"], "may be read by others"),
+        (["--user", "x", "--password-file", "OPEN"], "may be read by others"),
+        (["--token-command", "'"], "quote that never ends"),
+        (["--token-command", ""], "is empty"),
+        (["--token-file", "FILE", "--auth-origin", "https://"], "--auth-origin"),
+        (["--token-file", "FILE", "--header-file", "FIELDS"], "given twice"),
+    ],
+)
+@pytest.mark.parametrize("command", [["udp", "1=a.example:1", "--proxy"], ["socks", "--proxy"], ["up"]])
+def test_credentials_that_cannot_work(command: list[str], words: list[str], error: str, tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("FILE", "OPEN", "FIELDS")}
+    for name, file in files.items():
+        file.write_text("authorization: hunter2" if name == "FIELDS" else "hunter2")
+        file.chmod(0o640 if name == "OPEN" else 0o600)
+    arguments = [*command, "proxy.example", *(str(files.get(word, word)) for word in words)]
+    with pytest.raises(ConfigurationError, match=error) as caught:
+        authenticator(build_parser().parse_args(arguments))
+    assert "hunter2" not in str(caught.value) + caught.value.hint
