@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from masque_client.engine.interface import (
     Address,
@@ -30,6 +30,7 @@ from masque_client.engine.interface import (
     Headers,
     HeadersReceived,
     HttpEngine,
+    ProbeAcknowledged,
     ReceivedBuffer,
     SettingsReceived,
     StopSendingReceived,
@@ -37,6 +38,7 @@ from masque_client.engine.interface import (
     StreamReset,
 )
 from masque_client.errors import ConnectionLost, MasqueError
+from masque_client.http.path_mtu import PathMtuKeeper, PathView
 from masque_client.netio.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -123,6 +125,10 @@ class HttpConnection:
         on_request: server side: called with each new request stream and its headers; returns its handler.
         on_closed: called once, last, when the connection is gone; a client closes its link here.
         on_connection_id: server side: called with (connection id, True) when issued and (…, False) when retired.
+        path: HTTP/3: what the kernel knows of the path. With it the packet size follows the path MTU.
+
+    Attributes:
+        on_packet_size: called when `datagram_capacity` has changed with the path; whoever depends on it adds itself.
     """
 
     def __init__(
@@ -134,6 +140,7 @@ class HttpConnection:
         on_request: Callable[[RequestStream, Headers], StreamHandler] | None = None,
         on_closed: Callable[[HttpConnection], None] | None = None,
         on_connection_id: Callable[[HttpConnection, bytes, bool], None] | None = None,
+        path: PathView | None = None,
     ) -> None:
         self.engine: HttpEngine = engine
         self.clock = clock
@@ -152,6 +159,9 @@ class HttpConnection:
         else:
             self.http_version, self._take, self._output = 3, engine.receive_datagrams, engine.datagrams_to_send
         self._send = send
+        self.on_packet_size: list[Callable[[], None]] = []
+        self._path = path
+        self._path_mtu: PathMtuKeeper | None = None
         self._on_request = on_request
         self._on_closed = on_closed
         self._on_connection_id = on_connection_id
@@ -238,6 +248,8 @@ class HttpConnection:
         output = self._output(self.clock.now())
         if output:
             self._send(output)
+            if self._path_mtu is not None:
+                self._path_mtu.on_sent(self.clock.now())
         if self.wants_writable and not self.engine.is_datagram_queue_full:
             self.wants_writable = False
             self._loop.call_soon(self._notify_writable)
@@ -298,8 +310,12 @@ class HttpConnection:
                 self.handshake = event
                 if not self._handshaken.done():
                     self._handshaken.set_result(None)
+                self._keep_path_mtu()
             case GoAwayReceived():
                 self.going_away = True
+            case ProbeAcknowledged(size):
+                if self._path_mtu is not None:
+                    self._path_mtu.on_acknowledged(size)
             case ConnectionIdIssued(connection_id):
                 if self._on_connection_id is not None:
                     self._on_connection_id(self, connection_id, True)
@@ -316,6 +332,16 @@ class HttpConnection:
             self.handlers[stream_id] = handler
         return handler
 
+    def _keep_path_mtu(self) -> None:
+        if self._path is not None and self.http_version == 3:
+            engine = cast("Engine", self.engine)
+            self._path_mtu = PathMtuKeeper(engine, self._path, self.clock, self.flush, self._notify_packet_size)
+
+    def _notify_packet_size(self) -> None:
+        logger.info("packets to the peer now have at most %d bytes", self.statistics().max_udp_payload)
+        for listener in list(self.on_packet_size):
+            listener()
+
     def _notify_writable(self) -> None:
         for handler in list(self.handlers.values()):
             handler.on_writable()
@@ -328,6 +354,8 @@ class HttpConnection:
             self._send(self._output(self.clock.now()))
         self.closed = event
         self._keep_alive.cancel()
+        if self._path_mtu is not None:
+            self._path_mtu.close()
         if self._timer is not None:
             self._timer.cancel()
         error = self.closed_error()

@@ -93,44 +93,51 @@ async def _race_versions(dialler: _Dialler) -> ProxyConnection:
     A proxy that must not be trusted over QUIC has answered: TCP is not asked for a second opinion.
     """
     http3 = asyncio.create_task(dialler.over_udp())
+    min_packet = dialler.options.min_packet
     started = [http3]
     winner: ProxyConnection | None = None
     try:
         await asyncio.wait(started, timeout=HTTP3_HEAD_START_S)
-        if not http3.done() or _may_fall_back(http3):
+        if not http3.done() or _may_fall_back(http3, min_packet):
             started.append(asyncio.create_task(dialler.over_tcp()))
             await asyncio.wait([http3], timeout=HTTP3_PREFERENCE_S - HTTP3_HEAD_START_S)
-        winner = await _first_up(*started)
+        winner = await _first_up(min_packet, *started)
         return winner
     finally:
         _close_others(started, winner)
 
 
 async def _first_up(
-    http3: asyncio.Task[ProxyConnection], http2: asyncio.Task[ProxyConnection] | None = None
+    min_packet: int, http3: asyncio.Task[ProxyConnection], http2: asyncio.Task[ProxyConnection] | None = None
 ) -> ProxyConnection:
-    """What is up now, HTTP/3 before HTTP/2, or else next."""
+    """What is up now, HTTP/3 before HTTP/2, or else next; HTTP/3 on a path too narrow is better than nothing."""
     while True:
-        if http3.done() and (http2 is None or not _may_fall_back(http3)):
+        if http3.done() and (http2 is None or not _may_fall_back(http3, min_packet)):
             return http3.result()
         assert http2 is not None
         if http2.done() and http2.exception() is None:
             connection = http2.result()
             connection.fallback_reason = _fallback_reason(http3)
             return connection
+        if http2.done() and http3.done() and http3.exception() is None:
+            return http3.result()
         if http2.done() and (http3.done() or isinstance(http2.exception(), TlsError)):
             raise _why_neither(http3, http2)
         pending = [task for task in (http3, http2) if not task.done()]
         await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
 
 
-def _may_fall_back(http3: asyncio.Task[ProxyConnection]) -> bool:
-    """Whether HTTP/2 may do what HTTP/3 could not: nobody answered, or nobody who speaks MASQUE over HTTP/3."""
+def _may_fall_back(http3: asyncio.Task[ProxyConnection], min_packet: int) -> bool:
+    """Whether HTTP/2 may do what HTTP/3 could not: nobody answered, nobody who speaks MASQUE, or a path too narrow."""
+    if http3.exception() is None:
+        return not http3.result().carries(min_packet)
     return isinstance(http3.exception(), (ConnectError, ProxyRefused))
 
 
 def _fallback_reason(http3: asyncio.Task[ProxyConnection]) -> str:
-    return "no MASQUE over HTTP/3" if http3.done() and isinstance(http3.exception(), ProxyRefused) else "QUIC blocked"
+    if not http3.done() or isinstance(http3.exception(), ConnectError):
+        return "QUIC blocked"
+    return "path-mtu" if http3.exception() is None else "no MASQUE over HTTP/3"
 
 
 def _why_neither(http3: asyncio.Task[ProxyConnection], http2: asyncio.Task[ProxyConnection]) -> BaseException:

@@ -17,6 +17,7 @@ from masque_client.http.tcp_link import TcpLink
 from masque_client.http.udp_link import UdpLink
 from masque_client.netio.clock import Clock
 from masque_client.netio.udp import UdpSocket
+from masque_client.protocol.mtu import MIN_UDP_PAYLOAD, inner_max
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +35,25 @@ class HttpVersion(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """How to reach a proxy. `mark` is the firewall mark of the outer socket, None for none (it needs privilege)."""
+    """How to reach a proxy. `mark` is the firewall mark of the outer socket, None for none (it needs privilege).
+
+    `min_packet` is the inner packet, in bytes, that the path must carry for `AUTO` to prefer HTTP/3.
+    """
 
     engine: EngineName = EngineName.AUTO
     tls: TlsConfiguration = field(default_factory=TlsConfiguration)
     mark: int | None = None
     timeout_s: float = CONNECT_TIMEOUT_S
     http: HttpVersion = HttpVersion.AUTO
+    min_packet: int = 0
+
+
+class _PathTooNarrow(ConnectError):
+    """A router on the way says that packets of this size do not fit; smaller ones of `max_udp_payload` bytes may."""
+
+    def __init__(self, address: Address, max_udp_payload: int) -> None:
+        super().__init__(f"the path to {address[0]} carries no more than {max_udp_payload} bytes of UDP payload")
+        self.max_udp_payload = max_udp_payload
 
 
 @dataclass(slots=True)
@@ -66,6 +79,10 @@ class ProxyConnection:
         """What the outer packets are."""
         return "udp" if isinstance(self.link, UdpLink) else "tcp"
 
+    def carries(self, packet: int) -> bool:
+        """Whether an inner packet of this many bytes fits now, with connection ids as long as ours."""
+        return self.http_version == 2 or inner_max(self.http.statistics().max_udp_payload) >= packet
+
     def close(self, reason: str = "") -> None:
         """Say goodbye (CONNECTION_CLOSE, GOAWAY) and close the socket. Idempotent."""
         self.http.close(reason=reason)
@@ -75,11 +92,21 @@ class ProxyConnection:
 async def dial_http3(
     address: Address, max_udp_payload: int, host: str, options: ConnectOptions, clock: Clock
 ) -> ProxyConnection:
-    """One QUIC handshake with packets of `max_udp_payload` bytes.
+    """One QUIC handshake with packets of `max_udp_payload` bytes, or of what routers on the way say they carry.
 
     Raises:
         MasqueError: `ConnectError` when nothing answers, else what the answer was.
     """
+    while True:
+        try:
+            return await _handshake(address, max_udp_payload, host, options, clock)
+        except _PathTooNarrow as narrow:
+            max_udp_payload = narrow.max_udp_payload
+
+
+async def _handshake(
+    address: Address, max_udp_payload: int, host: str, options: ConnectOptions, clock: Clock
+) -> ProxyConnection:
     logger.debug("dialling %s over UDP with %d-byte packets", address, max_udp_payload)
     engine = create_client_engine(
         options.engine, EngineConfiguration(server_name=host, tls=options.tls, max_udp_payload=max_udp_payload)
@@ -88,8 +115,14 @@ async def dial_http3(
         UdpSocket.connected(address, mark=options.mark),
         lambda batch: connection.http.receive(batch),
         lambda: connection.http.fail_handshake(_nothing_listens(address)),
+        lambda: on_too_large(),
     )
-    http = HttpConnection(engine, link.send, clock, on_closed=lambda _: link.close())
+
+    def on_too_large() -> None:
+        if MIN_UDP_PAYLOAD <= (limit := link.max_udp_payload()) < max_udp_payload:
+            connection.http.fail_handshake(_PathTooNarrow(address, limit))
+
+    http = HttpConnection(engine, link.send, clock, on_closed=lambda _: link.close(), path=link)
     connection = ProxyConnection(http, link, address)
     try:
         http.connect(address)

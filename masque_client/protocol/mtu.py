@@ -100,6 +100,11 @@ def udp_payload_for_link(mtu: int, ip_version: IpVersion) -> int:
     return max(0, mtu - _IP_UDP_OVERHEAD[ip_version])
 
 
+def link_mtu_for(udp_payload: int, ip_version: IpVersion) -> int:
+    """The IP packet that carries a UDP payload of this size: `udp_payload_for_link` backwards."""
+    return udp_payload + _IP_UDP_OVERHEAD[ip_version]
+
+
 def initial_udp_payload_candidates(link_mtu: int | None, ip_version: IpVersion) -> tuple[int, ...]:
     """UDP payload sizes to try for a new connection, largest first; go on to the next when a handshake times out.
 

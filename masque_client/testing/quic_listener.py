@@ -122,6 +122,7 @@ class QuicListener:
             on_request=self._on_request,
             on_closed=lambda closed: self._forget(closed),
             on_connection_id=self._on_connection_id,
+            path=link,
         )
         self.connections.add(connection)
         self._by_id[original_id] = connection  # the client uses it until it has heard from us (RFC 9000 §7.2)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from masque_client.errors import MasqueError
+from masque_client.errors import ConnectError, MasqueError
 from masque_client.http.connector import ConnectOptions, HttpVersion, ProxyConnection, connect
 from masque_client.netio.clock import Clock
 
@@ -40,9 +40,16 @@ async def return_to_http3(
     while True:
         await sleep(delay_s)
         try:
-            await move(await connect(host, port, options, clock))
+            await move(_wide_enough(await connect(host, port, options, clock), options.min_packet))
         except MasqueError as error:
             logger.info("still no HTTP/3: %s", error)
             delay_s = min(2 * delay_s, LONGEST_RETRY_S)
         else:
             return
+
+
+def _wide_enough(connection: ProxyConnection, min_packet: int) -> ProxyConnection:
+    if not connection.carries(min_packet):
+        connection.close("the path is too narrow")
+        raise ConnectError(f"the path carries no {min_packet}-byte packets inside")
+    return connection
