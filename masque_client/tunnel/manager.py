@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from masque_client.dataplane.forwarder import Forwarder, Traffic
-from masque_client.engine.interface import EngineStatistics
+from masque_client.engine.interface import EngineStatistics, Headers
 from masque_client.errors import HostError, MasqueError, ProxyRefused, PvdError, TimedOut
 from masque_client.host.dns import DnsConfiguration, DnsTransport
 from masque_client.host.interface import DEFAULT_FWMARK, HostConfiguration, HostNetwork, OuterFlow
@@ -50,6 +50,7 @@ from masque_client.pvd.proxies import PvdProxy
 from masque_client.tunnel.dns import ProxyOrigin, plan_dns
 from masque_client.tunnel.failover import use_first
 from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
+from masque_client.tunnel.patience import patiently
 from masque_client.tunnel.probe import probe
 from masque_client.tunnel.route_policy import RoutePolicy, Unmatched, route_policy
 from masque_client.tunnel.upgrade import return_to_http3
@@ -229,14 +230,17 @@ class ConnectIpTunnel:
         async def reach(proxy: PvdProxy) -> ProxyConnection:
             return await connect(proxy.authority.host, proxy.authority.port, self._dial, self._clock)
 
-        self._proxy, self._connection = await use_first(
-            options.proxies.candidates,
-            reach,
-            self._open_session,
-            release=ProxyConnection.close,
-            policy=options.failover,
-            on_failure=self._on_proxy_failure,
-        )
+        async def attempt() -> tuple[PvdProxy, ProxyConnection]:
+            return await use_first(
+                options.proxies.candidates,
+                reach,
+                self._open_session,
+                release=ProxyConnection.close,
+                policy=options.failover,
+                on_failure=self._on_proxy_failure,
+            )
+
+        self._proxy, self._connection = await patiently(attempt, options.patience_s)
         self._stack.callback(lambda: self._connection.close())
         self._stack.callback(lambda: self._stream.close())
 
@@ -244,8 +248,12 @@ class ConnectIpTunnel:
         """Ask this proxy for the tunnel; a session that another one refused is not used again."""
         assert isinstance(proxy.proxy, IpTemplate)
         self._template = proxy.proxy
-        self._session, self._stream = self._make_session()
-        await self._stream.open(connection.http, ip_request_headers(self._template.expand(), self._options.headers))
+
+        async def send(fields: Headers) -> None:
+            self._session, self._stream = self._make_session()
+            await self._stream.open(connection.http, ip_request_headers(self._template.expand(), fields))
+
+        await self._options.authenticator.request((self._template.host, self._template.port), send)
         return proxy, connection
 
     def _make_session(self) -> tuple[ConnectIpSession, SessionStream[IpEvent]]:
@@ -338,9 +346,16 @@ class ConnectIpTunnel:
         Raises:
             MasqueError: the new session did not come about. The tunnel is as before, `connection` is closed.
         """
-        session, stream = self._make_session()
+
+        async def send(fields: Headers) -> tuple[ConnectIpSession, SessionStream[IpEvent]]:
+            session, stream = self._make_session()
+            await stream.open(connection.http, ip_request_headers(self._template.expand(), fields))
+            return session, stream
+
         try:
-            await stream.open(connection.http, ip_request_headers(self._template.expand(), self._options.headers))
+            session, stream = await self._options.authenticator.request(
+                (self._template.host, self._template.port), send
+            )
         except BaseException:
             connection.close()
             raise

@@ -49,7 +49,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     shared.add_engine(parser)
     shared.add_http(parser)
     shared.add_trust(parser)
-    shared.add_headers(parser)
+    shared.add_authentication(parser)
+    shared.add_timeout(parser)
     shared.add_verbose(parser)
     parser.set_defaults(command=run)
 
@@ -63,13 +64,14 @@ def run(options: argparse.Namespace) -> int:
 
 async def _run(options: argparse.Namespace) -> int:
     host = system_network()
-    tls, headers = shared.tls_configuration(options), shared.read_headers(options.header_file)
+    tls, authenticator = shared.tls_configuration(options), shared.authenticator(options)
     tunnel_options = TunnelOptions(
         proxies=await ip_proxies(options.proxy, tls),
         engine=options.engine,
         http=options.http,
         tls=tls,
-        headers=headers,
+        authenticator=authenticator,
+        patience_s=options.timeout,
         interface=options.interface,
         address_request=options.address_request,
         failover=options.failover,
