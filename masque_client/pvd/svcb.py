@@ -6,29 +6,20 @@ it tells a person where to look when a fetch fails.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 
-import dns.asyncresolver
 import dns.exception
-import dns.name
-import dns.rdata
-import dns.rdataclass
-import dns.rdatatype
-import dns.resolver
 from dns.rdtypes.svcbbase import GenericParam, MandatoryParam, ParamKey, SVCBBase
 
 from masque_client.errors import RemoteProtocolError
+from masque_client.http import service_records
+from masque_client.http.service_records import QueryHttps, look_up_records, query_system
 
 PVD_KEY = 11
-MAX_ALIASES = 4
-QUERY_TIMEOUT_S = 3.0
 
 _UNDERSTOOD_KEYS = frozenset(range(7)) | {PVD_KEY}
 """Keys a `mandatory` parameter may name without making the record useless to us (RFC 9460 §8)."""
-
-QueryHttps = Callable[[str], Awaitable[Sequence[bytes]]]
-"""A host name to the RDATA of its HTTPS records, uncompressed; empty when there are none. Raises `DNSException`."""
 
 
 class Hint(StrEnum):
@@ -42,55 +33,30 @@ class Hint(StrEnum):
     """The DNS did not answer."""
 
 
-async def query_system(host: str) -> Sequence[bytes]:
-    """Ask the system's resolver, without its search list."""
-    try:
-        answer = await dns.asyncresolver.resolve(
-            dns.name.from_text(host), dns.rdatatype.HTTPS, search=False, lifetime=QUERY_TIMEOUT_S
-        )
-    except (dns.resolver.NoAnswer, dns.resolver.NXDOMAIN):
-        return []
-    return [record.to_wire() or b"" for record in answer]
-
-
 async def look_up_hint(host: str, query: QueryHttps = query_system) -> Hint:
     """What the HTTPS records of `host` (a canonical name) say; aliases are followed. Raises nothing."""
-    for _ in range(MAX_ALIASES + 1):
-        try:
-            records = parse_records(await query(host))
-        except (RemoteProtocolError, dns.exception.FormError):
-            return Hint.MALFORMED
-        except (dns.exception.DNSException, OSError):
-            return Hint.UNKNOWN
-        aliases = [record for record in records if record.priority == 0]
-        if not aliases:
-            is_present = any(PVD_KEY in record.params and _is_usable(record) for record in records)
-            return Hint.PRESENT if is_present else Hint.ABSENT
-        if aliases[0].target == dns.name.root:
-            return Hint.ABSENT  # "this service does not exist" (RFC 9460 §2.5.1)
-        host = aliases[0].target.to_text(omit_final_dot=True)
-    return Hint.UNKNOWN
+    try:
+        _, rrset = await look_up_records(host, query)
+        records = parse_records(rrset)
+    except (RemoteProtocolError, dns.exception.FormError):
+        return Hint.MALFORMED
+    except (dns.exception.DNSException, OSError):
+        return Hint.UNKNOWN
+    return Hint.PRESENT if any(PVD_KEY in record.params and _is_usable(record) for record in records) else Hint.ABSENT
 
 
 def parse_records(rrset: Sequence[bytes]) -> list[SVCBBase]:
-    """Parse the RDATA of one record set.
+    """Parse the RDATA of one record set, the key `pvd` included.
 
     Raises:
         RemoteProtocolError: any record is malformed; none may be used then (RFC 9460 §2.2).
     """
-    return [_parse_record(rdata) for rdata in rrset]
-
-
-def _parse_record(rdata: bytes) -> SVCBBase:
-    try:
-        record = dns.rdata.from_wire(dns.rdataclass.IN, dns.rdatatype.HTTPS, rdata, 0, len(rdata))
-    except (dns.exception.DNSException, ValueError) as error:
-        raise RemoteProtocolError("an HTTPS record is malformed", clause="RFC 9460 §2.2") from error
-    assert isinstance(record, SVCBBase)
-    parameter = record.params.get(ParamKey.make(PVD_KEY))
-    if isinstance(parameter, GenericParam) and parameter.value:
-        raise RemoteProtocolError("the value of the key pvd is not empty", clause="RFC 9460 §2.2")
-    return record
+    records = service_records.parse_records(rrset)
+    for record in records:
+        parameter = record.params.get(ParamKey.make(PVD_KEY))
+        if isinstance(parameter, GenericParam) and parameter.value:
+            raise RemoteProtocolError("the value of the key pvd is not empty", clause="RFC 9460 §2.2")
+    return records
 
 
 def _is_usable(record: SVCBBase) -> bool:

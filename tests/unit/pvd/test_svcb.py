@@ -6,15 +6,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import dns.exception
-import dns.flags
-import dns.message
 import dns.resolver
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from masque_client.errors import RemoteProtocolError
-from masque_client.pvd.svcb import MAX_ALIASES, Hint, look_up_hint, parse_records, query_system
+from masque_client.http.service_records import MAX_ALIASES
+from masque_client.pvd.svcb import Hint, look_up_hint, parse_records
 
 HOST = "masque.example.net"
 
@@ -90,15 +89,3 @@ def test_any_bytes_parse_or_are_malformed(rdata: bytes) -> None:
         parse_records([rdata])
     except RemoteProtocolError:
         pass
-
-
-def test_the_systems_resolver_is_asked_for_the_very_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[str, str, object]] = []
-
-    async def resolve(name: object, kind: object, **options: object) -> object:
-        seen.append((str(name), str(kind), options["search"]))
-        raise dns.resolver.NXDOMAIN
-
-    monkeypatch.setattr("dns.asyncresolver.resolve", resolve)
-    assert asyncio.run(query_system(HOST)) == []
-    assert [(name, search) for name, _, search in seen] == [(f"{HOST}.", False)]
