@@ -38,13 +38,11 @@ from masque_client.engine.interface import (
     StreamReset,
 )
 from masque_client.errors import ConnectionLost, MasqueError
+from masque_client.http.liveness import PATIENCE_S, TCP_PATIENCE_S, Liveness, LivenessStatistics, Verdict
 from masque_client.http.path_mtu import PathMtuKeeper, PathView
 from masque_client.netio.clock import Clock
 
 logger = logging.getLogger(__name__)
-
-KEEP_ALIVE_S = 10.0
-"""A PING goes out when nothing was received for this long: a third of our idle timeout (digest Q-16)."""
 
 
 class StreamHandler(Protocol):
@@ -150,7 +148,6 @@ class HttpConnection:
         self.settings: SettingsReceived | None = None
         self.going_away = False
         self.closed: ConnectionClosed | None = None
-        self.last_received_at = clock.now()
         # All that HTTP/3 and HTTP/2 differ in here: the unit that link and engine exchange.
         self._take: Callable[[Any, float], None]
         self._output: Callable[[float], Any]
@@ -167,7 +164,10 @@ class HttpConnection:
         self._on_connection_id = on_connection_id
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._keep_alive = self._loop.call_later(KEEP_ALIVE_S, self._on_keep_alive)
+        self._watches_peer = on_request is None
+        patience_s = TCP_PATIENCE_S if self.http_version == 2 else PATIENCE_S
+        self._liveness = Liveness(clock.now(), patience_s=patience_s if self._watches_peer else None)
+        self._liveness_timer = self._loop.call_at(self._liveness.next_timeout(), self._on_liveness_timer)
         self._handshaken: asyncio.Future[None] = self._loop.create_future()
         self._settled: asyncio.Future[None] = self._loop.create_future()
         self._over: asyncio.Future[None] = self._loop.create_future()
@@ -181,7 +181,8 @@ class HttpConnection:
 
     def receive(self, batch: Sequence[ReceivedBuffer] | bytes) -> None:
         """Take a batch, or bytes, from the link; everything it causes happens before this returns."""
-        self.last_received_at = now = self.clock.now()
+        now = self.clock.now()
+        self._liveness.received(now)
         self._take(batch, now)
         self._dispatch()
         self.flush()
@@ -195,11 +196,27 @@ class HttpConnection:
             self._dispatch()
         self.flush()
 
-    def _on_keep_alive(self) -> None:
-        if self.clock.now() - self.last_received_at >= KEEP_ALIVE_S * 0.9:
+    def _on_liveness_timer(self) -> None:
+        now, statistics = self.clock.now(), self.engine.statistics()
+        # Over HTTP/2 nobody can tell what TCP waits for; a PING too many costs nothing.
+        is_owed = self.handshake is not None and (self.http_version == 2 or statistics.bytes_in_flight > 0)
+        verdict = self._liveness.handle_timeout(now, rtt_s=statistics.rtt_s, is_owed=is_owed)
+        if verdict is Verdict.DEAD:
+            self.engine.close(reason="no answer")  # it may hear us, though we do not hear it
+            self.fail(ConnectionLost(f"no packet from the proxy for {now - self.last_received_at:.0f} s"))
+            return
+        if verdict is Verdict.PING:
             self.engine.ping()
             self.flush()
-        self._keep_alive = self._loop.call_later(KEEP_ALIVE_S, self._on_keep_alive)
+        self._liveness_timer = self._loop.call_at(self._liveness.next_timeout(), self._on_liveness_timer)
+
+    def _watch_for_answer(self) -> None:
+        """Something left after something had arrived: from now on the peer's silence counts."""
+        self._liveness.sent(self.clock.now())
+        deadline = self._liveness.next_timeout()
+        if self._liveness_timer.when() > deadline:
+            self._liveness_timer.cancel()
+            self._liveness_timer = self._loop.call_at(deadline, self._on_liveness_timer)
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
@@ -248,6 +265,8 @@ class HttpConnection:
         output = self._output(self.clock.now())
         if output:
             self._send(output)
+            if self._watches_peer and not self._liveness.is_waiting:
+                self._watch_for_answer()
             if self._path_mtu is not None:
                 self._path_mtu.on_sent(self.clock.now())
         if self.wants_writable and not self.engine.is_datagram_queue_full:
@@ -276,6 +295,15 @@ class HttpConnection:
     def statistics(self) -> EngineStatistics:
         """The engine's numbers now."""
         return self.engine.statistics()
+
+    def liveness(self) -> LivenessStatistics:
+        """How long the peer has been silent, and how often it was asked."""
+        return self._liveness.statistics(self.clock.now())
+
+    @property
+    def last_received_at(self) -> float:
+        """When the peer was last heard, on `clock`."""
+        return self._liveness.last_received_at
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -353,7 +381,7 @@ class HttpConnection:
             # What the engine still wants to say, its CONNECTION_CLOSE, goes out before we let go.
             self._send(self._output(self.clock.now()))
         self.closed = event
-        self._keep_alive.cancel()
+        self._liveness_timer.cancel()
         if self._path_mtu is not None:
             self._path_mtu.close()
         if self._timer is not None:
