@@ -35,16 +35,19 @@ class Actor:
 
     Args:
         wrapper: what puts the command where it belongs, such as `ip netns exec NAME`.
+        takes_orders: its stdin is a pipe, see `order`; else it is empty.
     """
 
-    def __init__(self, name: str, wrapper: Sequence[str], command: Sequence[str], logs: Path) -> None:
+    def __init__(
+        self, name: str, wrapper: Sequence[str], command: Sequence[str], logs: Path, *, takes_orders: bool = False
+    ) -> None:
         self.name = name
         self.log = logs / f"{name}.log"
         self._buffer = b""
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*wrapper, *command],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if takes_orders else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us; we end them in order
@@ -70,6 +73,13 @@ class Actor:
                 self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
         return self._parse(line)
+
+    def order(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Give it a JSON line and return its answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(command).encode() + b"\n")
+        self.process.stdin.flush()
+        return self.next_line()
 
     def next_document(self, timeout_s: float = READY_TIMEOUT_S) -> dict[str, Any]:
         """Everything it prints, one JSON object; waits for it to end with exit status 0.
@@ -105,8 +115,9 @@ class Actor:
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
         return self.process.returncode
 
     def tail(self) -> list[str]:

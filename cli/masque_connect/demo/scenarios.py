@@ -49,6 +49,7 @@ SCENARIOS: dict[str, Scenario] = {
         "loopback:run_loopback",
     ),
     "udp-blocked": Scenario("tunnels where the network drops UDP: over HTTP/2", "udp_blocked:run_udp_blocked"),
+    "mtu": Scenario("paths of 1500, 1400 and 1340 bytes, and two that shrink in mid-transfer", "mtu:run_mtu"),
     "discovery": Scenario(
         "one host name, three proxies: rules, failover, renewal, refusal of bad documents; on loopback",
         "discovery:run_discovery",

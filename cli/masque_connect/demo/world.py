@@ -69,10 +69,11 @@ class World:
         with self.interrupts.deferred():
             self._undo.close()
 
-    def start(self, name: str, where: Namespace, *command: str) -> Actor:
-        """Start a process in a namespace; its log is `name`.log."""
+    def start(self, name: str, where: Namespace, *command: str, takes_orders: bool = False) -> Actor:
+        """Start a process in a namespace; its log is `name`.log. See `Actor`."""
         with self.interrupts.deferred():
-            actor = Actor(name, ("ip", "netns", "exec", where.name), command, self.directory)
+            wrapper = ("ip", "netns", "exec", where.name)
+            actor = Actor(name, wrapper, command, self.directory, takes_orders=takes_orders)
             self.actors.append(actor)
         return actor
 

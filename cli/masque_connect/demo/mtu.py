@@ -1,0 +1,207 @@
+"""Paths that carry less than an Ethernet: tunnels over them, and one that shrinks under a transfer.
+
+    1500, 1400, 1340      the link between router and proxy has this MTU; both its ends know, the client hears by ICMP
+    drop                  1500 becomes 1400 while an upload runs; again ICMP tells
+    silent-drop           likewise, but on the relay's path larger packets vanish without a word: a black hole
+
+Through each, 10 MiB go up and down, and the MTU of tunnel and path is what the client says of itself at the end.
+Only HTTP/3 cares for the path MTU, so the client uses nothing else. First all that ICMP tells, in one world; then the
+black hole, in another one whose paths lead through the relay.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from masque_client.errors import MasqueError
+from masque_client.protocol.mtu import inner_max, udp_payload_for_link
+from masque_client.testing.netns import Snapshot
+from masque_client.testing.ping import ping
+from masque_client.testing.transfer import TransferResult, download, upload
+from masque_connect.demo import world as w
+from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor, StepFailed
+from masque_connect.demo.interrupts import Interrupts
+from masque_connect.demo.settings import MIB, Settings
+from masque_connect.render import SCHEMA_VERSION, remark
+
+DEFAULT_MIB = 10
+FULL, NARROW, NARROWEST = 1500, 1400, 1340
+"""Path MTUs. 1340 is the smallest that carries IPv6 inside."""
+DROP_AFTER = 0.2
+"""The path shrinks when this part of the upload has been handed to the kernel."""
+UP_TIMEOUT_S = 10.0
+NEWS_TIMEOUT_S = 20.0
+"""How long the client may take to say that the path has changed; it takes one second or two."""
+
+
+def run_mtu(settings: Settings, interrupts: Interrupts) -> dict[str, Any]:
+    """Run the scenario; returns its JSON object. On failure the last log lines of all processes are shown."""
+    result: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "scenario": "mtu",
+        "ok": False,
+        "engine": str(settings.engine),
+        "cases": {name: {"ok": False} for name in (*map(str, _STEADY), "drop", "silent-drop")},
+        "clean": False,
+        "leftovers": [],
+    }
+    before = Snapshot.take()
+    for through_relay in (False, True):
+        world = w.World(interrupts, through_relay=through_relay)
+        try:
+            with world:
+                try:
+                    _Scenario(world, settings, result).run()
+                except (MasqueError, OSError) as error:
+                    result["error"] = str(error)
+                    for name, lines in world.tails():
+                        remark(f"--- last lines of {name}")
+                        for line in lines or ["(silent)"]:
+                            remark(f"    {line}")
+                    remark(f"failed: {error}")
+        finally:
+            result["leftovers"] += before.difference(Snapshot.take()) + world.namespaces_left()
+        if "error" in result:
+            break
+    result["clean"] = not result["leftovers"]
+    result["ok"] = all(case["ok"] for case in result["cases"].values())
+    return result
+
+
+_STEADY = (FULL, NARROW, NARROWEST)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What to do when part of the upload is under way, and the path MTU at the end."""
+
+    name: str
+    path: int
+    drop: Callable[[], Any] | None = None
+
+
+class _Scenario:
+    def __init__(self, world: w.World, settings: Settings, result: dict[str, Any]) -> None:
+        self.world = world
+        self.settings = settings
+        self.result = result
+        self.size = MIB * (settings.size_mib or DEFAULT_MIB)
+        self.relay: Actor | None = None
+
+    def run(self) -> None:
+        """All cases of this world; each fills in its part of the result."""
+        self._start_servers()
+        if self.relay is not None:
+            relay, limit = self.relay, udp_payload_for_link(NARROW, 4)
+            self._run_case(_Case("silent-drop", NARROW, lambda: relay.order({"mtu": limit})))
+        else:
+            for mtu in _STEADY:
+                self._set_path(mtu)
+                self._run_case(_Case(str(mtu), mtu))
+            self._set_path(FULL)
+            self._run_case(_Case("drop", NARROW, lambda: self._set_link(NARROW)))
+        for actor in reversed(self.world.actors):
+            self.world.stop(actor)
+        self.result["leftovers"] += self.world.processes_left()
+
+    def _start_servers(self) -> None:
+        world = self.world
+        origin = world.start(
+            "origin", world.target, *PYTHON, "masque_client.testing.origin", "--listen", f"{w.SERVICE_4}:8080"
+        )
+        proxy = world.start(
+            "proxy",
+            world.proxy,
+            *(*PYTHON, "masque_client.testing.proxy"),
+            *("--listen", f"{w.PROXY_ADDRESS}:443", "--pvd-listen", f"{w.PROXY_ADDRESS}:443"),
+            *("--name", w.PROXY_NAME, "--ca-dir", str(world.directory / "ca")),
+            *("--pool4", w.POOL_4, "--route", w.SERVICE_ROUTES[0], "--engine", str(self.settings.engine)),
+        )
+        origin.next_line()
+        self.result["engine"] = proxy.next_line().get("engine", self.result["engine"])
+        if world.through_relay:
+            self.relay = world.start(
+                "relay",
+                world.router,
+                *(*PYTHON, "masque_client.testing.relay", "--control", "--tcp"),
+                *("--listen", f"{w.RELAY_ADDRESS}:443", "--to", f"{w.PROXY_ADDRESS}:443"),
+                takes_orders=True,
+            )
+            self.relay.next_line()
+
+    # --- the path ---------------------------------------------------------------------------------------------------
+
+    def _set_path(self, mtu: int) -> None:
+        """A path of this MTU that nobody has heard of yet."""
+        self._set_link(mtu)
+        for namespace in (self.world.client, self.world.router, self.world.proxy, self.world.target):
+            namespace.ip("route", "flush", "cache")
+
+    def _set_link(self, mtu: int) -> None:
+        for namespace, peer in ((self.world.router, w.PROXY_ADDRESS), (self.world.proxy, "10.70.2.1")):
+            namespace.ip("link", "set", namespace.route_to(peer)["dev"], "mtu", str(mtu))
+
+    # --- a case -----------------------------------------------------------------------------------------------------
+
+    def _run_case(self, case: _Case) -> None:
+        up, status = self._up(case.name)
+        url = w.service_urls()[0]
+        with self.world.client.entered():
+            sent = upload(url, self.size, report_progress=self._dropping(case))
+            received = download(url, self.size)
+        if not (sent.sha256_ok and received.sha256_ok):
+            raise StepFailed(f"a transfer of the case {case.name} was damaged")
+        deadline = time.monotonic() + NEWS_TIMEOUT_S
+        while status["mtu"]["path"] != case.path:
+            status = up.next_line(max(0.1, deadline - time.monotonic()))
+        self.world.stop(up)
+        self.result["cases"][case.name] = report = self._report(case, status, sent, received)
+        remark(
+            f"{case.name}: path {case.path}, tunnel {report['mtu']['tunnel']}, "
+            f"up at {sent.mbit_s:.0f}, down at {received.mbit_s:.0f} Mbit/s"
+        )
+
+    def _report(
+        self, case: _Case, status: dict[str, Any], sent: TransferResult, received: TransferResult
+    ) -> dict[str, Any]:
+        tunnel, seconds = status["mtu"]["tunnel"], sent.seconds + received.seconds
+        return {
+            "ok": tunnel == inner_max(udp_payload_for_link(case.path, 4)) and status["http_version"] == 3,
+            "mtu": {"tunnel": tunnel, "path": status["mtu"]["path"]},
+            "bytes": sent.bytes + received.bytes,
+            "seconds": round(seconds, 3),
+            "mbit_s": round((sent.bytes + received.bytes) * 8e-6 / seconds, 1),
+            "upload_mbit_s": round(sent.mbit_s, 1),
+            "download_mbit_s": round(received.mbit_s, 1),
+        }
+
+    def _dropping(self, case: _Case) -> Callable[[int], None] | None:
+        """Lets the path shrink in mid-upload, once."""
+        if (drop := case.drop) is None:
+            return None
+        is_due = True
+
+        def report_progress(done: int) -> None:
+            nonlocal is_due
+            if is_due and done >= DROP_AFTER * self.size:
+                is_due = False
+                drop()
+                remark(f"{case.name}: the path has shrunk after {done // MIB} MiB")
+
+        return report_progress
+
+    def _up(self, name: str) -> tuple[Actor, dict[str, Any]]:
+        """Start `up` and wait until a ping has come back; returns it and its status."""
+        options = ("--ca", str(self.world.directory / "ca" / "ca.pem"), "--engine", str(self.settings.engine))
+        command = (*MASQUE_CONNECT, "up", w.PROXY_NAME, "--foreground", "--http", "3", "--json", *options)
+        up = self.world.start(f"up-{name}", self.world.client, *command)
+        status = up.next_line()
+        deadline = time.monotonic() + UP_TIMEOUT_S
+        with self.world.client.entered():
+            while not ping(w.SERVICE_4, count=1).received:
+                if time.monotonic() > deadline:
+                    raise StepFailed(f"no ping to {w.SERVICE_4} came back through the tunnel")
+        return up, status
