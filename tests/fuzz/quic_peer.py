@@ -7,6 +7,7 @@ engine under test.
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,15 @@ def _configurations() -> tuple[EngineConfiguration, EngineConfiguration]:
     )
 
 
-def make_pair(engine: str) -> Pair:
-    """A client of this engine and an aioquic server, a millisecond apart, not yet connected."""
-    client, server = _configurations()
-    return Pair((EngineName(engine), client), (EngineName.AIOQUIC, server), Conditions(delay_s=0.001))
+def make_pair(engine: str, **client: Any) -> Pair:
+    """A client of this engine and an aioquic server, a millisecond apart, not yet connected.
+
+    `client` changes fields of its configuration.
+    """
+    configuration, server = _configurations()
+    return Pair(
+        (EngineName(engine), replace(configuration, **client)), (EngineName.AIOQUIC, server), Conditions(delay_s=0.001)
+    )
 
 
 def seal(quic: Any, epoch: Epoch, frames: bytes) -> bytes | None:
