@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import platformdirs
 
 from masque_client.engine.interface import TlsConfiguration
 from masque_client.errors import PvdError
+from masque_client.netio.state_file import read_state, write_state
 from masque_client.pvd.fetch import (
     DEFAULT_OPTIONS,
     MAX_CLOCK_DIFFERENCE,
@@ -76,7 +75,7 @@ class PvdCache:
             return
         try:
             if downloaded.may_store:
-                _write(self._path(source, self._directory), _encode(source, downloaded))
+                write_state(self._path(source, self._directory), _encode(source, downloaded))
             else:
                 self._path(source, self._directory).unlink(missing_ok=True)
         except OSError as error:
@@ -95,7 +94,7 @@ class PvdCache:
         if self._directory is None:
             return None
         try:
-            return _decode(_read_private(self._path(source, self._directory)), source)
+            return _decode(read_state(self._path(source, self._directory), MAX_FILE_BYTES), source)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
@@ -169,29 +168,3 @@ def _moment(text: str) -> datetime:
     if moment.utcoffset() is None:
         raise ValueError("a time without its offset")
     return moment
-
-
-def _read_private(path: Path) -> bytes:
-    """A file that only we can have written; a link, or a file open to others, is refused."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise ValueError("a file that others may read or write")
-        data = file.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
-        raise ValueError("a file larger than any entry")
-    return data
-
-
-def _write(path: Path, data: bytes) -> None:
-    """All or nothing, mode 0600: a reader sees the old entry or the new one."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # mkstemp gives mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
