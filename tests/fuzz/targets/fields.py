@@ -1,10 +1,11 @@
-"""Structured fields and header sections: Proxy-Status, Capsule-Protocol, the judgement of responses and requests."""
+"""Header sections: structured fields, challenges, and the judgement of responses and requests."""
 
 from __future__ import annotations
 
 import math
 
 from masque_client.errors import AuthenticationRefused, ProxyRefused, RemoteProtocolError
+from masque_client.protocol.challenges import challenges_of, parse_challenges
 from masque_client.protocol.connect import judge_response, parse_connect_request
 from masque_client.protocol.headers import has_capsule_protocol
 from masque_client.protocol.proxy_status import ProxyStatus
@@ -19,7 +20,7 @@ WORDS = (
 
 
 def make() -> FuzzOne:
-    """Input: a header section, lines of `name: value`; the first line's value is also tried as either field."""
+    """Input: a header section, lines of `name: value`; the first line's value is also tried as any field."""
     return fuzz_one
 
 
@@ -36,6 +37,8 @@ def fuzz_one(data: bytes) -> None:
             wait = getattr(error, "retry_after_s", None)
             assert wait is None or (wait >= 0 and math.isfinite(wait))
     value = headers[0][1]
+    for challenge in (*parse_challenges(value), *challenges_of(401, headers)):
+        assert challenge.scheme == challenge.scheme.lower()
     has_capsule_protocol([(b"capsule-protocol", value)])
     status = ProxyStatus.parse([(b"proxy-status", value), *headers])
     assert status is not None and status.describe().isprintable()
