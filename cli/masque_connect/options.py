@@ -14,7 +14,7 @@ from masque_client.errors import ConfigurationError
 from masque_client.http.authentication import Authenticator
 from masque_client.http.connector import HttpVersion
 from masque_client.http.credentials import BasicCredentials, BearerCommand, BearerFile, Credentials
-from masque_client.netio.private_file import read_private
+from masque_client.netio.secret_file import read_secret
 from masque_client.pvd.names import HostPort
 from masque_client.tunnel.patience import PATIENCE_S
 
@@ -115,10 +115,10 @@ def _credentials(options: argparse.Namespace) -> Credentials | None:
         raise ConfigurationError("--user and --password-file belong together", hint="give both, or neither")
     found: list[Credentials] = []
     if options.user is not None:
-        read_private(options.password_file)
+        read_secret(options.password_file)
         found.append(BasicCredentials(options.user, options.password_file))
     if options.token_file is not None:
-        read_private(options.token_file)
+        read_secret(options.token_file)
         found.append(BearerFile(options.token_file))
     if options.token_command is not None:
         try:
@@ -197,7 +197,7 @@ def read_headers(file: Path | None) -> tuple[Header, ...]:
     if file is None:
         return ()
     headers = []
-    for number, line in enumerate(read_private(file).splitlines(), 1):
+    for number, line in enumerate(read_secret(file).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         name, colon, value = line.partition(":")

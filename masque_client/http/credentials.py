@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from masque_client.errors import ConfigurationError
-from masque_client.netio.private_file import read_private
+from masque_client.netio.secret_file import read_secret
 
 COMMAND_TIMEOUT_S = 10.0
 """A program that has not printed its token by then is killed."""
@@ -61,7 +61,7 @@ class BasicCredentials:
 
     async def value(self, refused: bytes | None = None) -> bytes:
         """See `Credentials`."""
-        password = read_private(self._file).removesuffix("\n").removesuffix("\r")
+        password = read_secret(self._file).removesuffix("\n").removesuffix("\r")
         if not password or _has_controls(password):
             raise ConfigurationError(f"{self._file} holds no password", hint="write it in one line, nothing else")
         return b"Basic " + base64.b64encode(f"{self._user}:{password}".encode())
@@ -77,7 +77,7 @@ class BearerFile:
 
     async def value(self, refused: bytes | None = None) -> bytes:
         """See `Credentials`."""
-        return _bearer(read_private(self._file), str(self._file))
+        return _bearer(read_secret(self._file), str(self._file))
 
 
 class BearerCommand:

@@ -10,7 +10,7 @@ from pathlib import Path
 from masque_client.engine.interface import Address
 from masque_client.errors import ConfigurationError
 from masque_client.netio.clock import MonotonicClock
-from masque_client.netio.private_file import read_private
+from masque_client.netio.secret_file import read_secret
 from masque_client.sockets.socks5 import SocksServer
 from masque_client.sockets.socks5_wire import Credentials
 from masque_client.tunnel.route_policy import Unmatched
@@ -118,7 +118,7 @@ def read_credentials(file: Path | None) -> Credentials | None:
     """
     if file is None:
         return None
-    username, colon, password = read_private(file).strip().partition(":")
+    username, colon, password = read_secret(file).strip().partition(":")
     credentials = Credentials(username.encode(), password.encode())
     if not colon or not all(1 <= len(part) <= 255 for part in credentials):
         raise ConfigurationError(

@@ -14,7 +14,7 @@ import pytest
 
 from masque_client.errors import ConfigurationError
 from masque_client.http.credentials import BasicCredentials, BearerCommand, BearerFile
-from masque_client.netio.private_file import MAX_BYTES, read_private
+from masque_client.netio.secret_file import MAX_BYTES, read_secret
 from tests.unit.http.loops import in_loop
 
 
@@ -44,17 +44,17 @@ def has_ended(pid: int) -> bool:
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])
 def test_files_that_others_may_touch_are_refused(tmp_path: Path, mode: int) -> None:
     with pytest.raises(ConfigurationError, match="read by others") as caught:
-        read_private(private(tmp_path, "hunter2", mode))
+        read_secret(private(tmp_path, "hunter2", mode))
     assert caught.value.hint.startswith("chmod 600") and "hunter2" not in str(caught.value)
 
 
 def test_files_that_cannot_be_secrets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file"):
-        read_private(tmp_path / "nothing")
+        read_secret(tmp_path / "nothing")
     with pytest.raises(ConfigurationError, match="directory"):
-        read_private(tmp_path)
+        read_secret(tmp_path)
     with pytest.raises(ConfigurationError, match="longer than any secret"):
-        read_private(private(tmp_path, "x" * (MAX_BYTES + 1)))
+        read_secret(private(tmp_path, "x" * (MAX_BYTES + 1)))
 
 
 @in_loop
