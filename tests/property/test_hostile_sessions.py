@@ -103,15 +103,19 @@ def test_every_packet_between_addresses_that_matter(role, who_advertises):
     else:
         told += encode_route_advertisement(RANGES)
     watched.do(("data", told, "whole", False))
-    for pool in ADDRESSES.values():
-        for source in pool:
-            whole = [
-                build(source, destination, beginning + payload, protocol)
-                for destination in pool
-                for protocol, beginning in BEGINNINGS
-                for payload in (b"", bytes(40))
-            ]
-            batch = [packet for one in whole for packet in (one, one + b"\0", one[:-1])]
-            for _ in range(2):
-                watched.do(("datagrams", [b"\0" + packet for packet in batch]))
-                watched.do(("send", batch))
+    batches = []
+    for source, pool in ((source, pool) for pool in ADDRESSES.values() for source in pool):
+        whole = [
+            build(source, destination, beginning + payload, protocol)
+            for destination in pool
+            for protocol, beginning in BEGINNINGS
+            for payload in (b"", bytes(40))
+        ]
+        batches.append([packet for one in whole for packet in (one, one + b"\0", one[:-1])])
+    for batch in (batch for batch in batches for _ in range(2)):
+        watched.do(("datagrams", [b"\0" + packet for packet in batch]))
+        watched.do(("send", batch))
+    watched.do(("assign", []))
+    watched.do(("advertise", []))
+    watched.do(("data", encode_address_assign([]) + encode_route_advertisement([]), "whole", False))
+    assert watched.session.encapsulate([packet for batch in batches for packet in batch]).send == []
