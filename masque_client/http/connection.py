@@ -38,8 +38,9 @@ from masque_client.engine.interface import (
     StreamReset,
 )
 from masque_client.errors import ConnectionLost, MasqueError
-from masque_client.http.liveness import PATIENCE_S, TCP_PATIENCE_S, Liveness, LivenessStatistics, Verdict
+from masque_client.http.liveness import LivenessStatistics
 from masque_client.http.path_mtu import PathMtuKeeper, PathView
+from masque_client.http.watchdog import Watchdog
 from masque_client.netio.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -164,10 +165,9 @@ class HttpConnection:
         self._on_connection_id = on_connection_id
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._watches_peer = on_request is None
-        patience_s = TCP_PATIENCE_S if self.http_version == 2 else PATIENCE_S
-        self._liveness = Liveness(clock.now(), patience_s=patience_s if self._watches_peer else None)
-        self._liveness_timer = self._loop.call_at(self._liveness.next_timeout(), self._on_liveness_timer)
+        self._watchdog = Watchdog(
+            engine, clock, http_version=self.http_version, flush=self.flush, on_dead=self._give_up
+        )
         self._handshaken: asyncio.Future[None] = self._loop.create_future()
         self._settled: asyncio.Future[None] = self._loop.create_future()
         self._over: asyncio.Future[None] = self._loop.create_future()
@@ -182,7 +182,7 @@ class HttpConnection:
     def receive(self, batch: Sequence[ReceivedBuffer] | bytes) -> None:
         """Take a batch, or bytes, from the link; everything it causes happens before this returns."""
         now = self.clock.now()
-        self._liveness.received(now)
+        self._watchdog.on_received(now)
         self._take(batch, now)
         self._dispatch()
         self.flush()
@@ -196,27 +196,9 @@ class HttpConnection:
             self._dispatch()
         self.flush()
 
-    def _on_liveness_timer(self) -> None:
-        now, statistics = self.clock.now(), self.engine.statistics()
-        # Over HTTP/2 nobody can tell what TCP waits for; a PING too many costs nothing.
-        is_owed = self.handshake is not None and (self.http_version == 2 or statistics.bytes_in_flight > 0)
-        verdict = self._liveness.handle_timeout(now, rtt_s=statistics.rtt_s, is_owed=is_owed)
-        if verdict is Verdict.DEAD:
-            self.engine.close(reason="no answer")  # it may hear us, though we do not hear it
-            self.fail(ConnectionLost(f"no packet from the proxy for {now - self.last_received_at:.0f} s"))
-            return
-        if verdict is Verdict.PING:
-            self.engine.ping()
-            self.flush()
-        self._liveness_timer = self._loop.call_at(self._liveness.next_timeout(), self._on_liveness_timer)
-
-    def _watch_for_answer(self) -> None:
-        """Something left after something had arrived: from now on the peer's silence counts."""
-        self._liveness.sent(self.clock.now())
-        deadline = self._liveness.next_timeout()
-        if self._liveness_timer.when() > deadline:
-            self._liveness_timer.cancel()
-            self._liveness_timer = self._loop.call_at(deadline, self._on_liveness_timer)
+    def _give_up(self, silent_s: float) -> None:
+        self.engine.close(reason="no answer")  # it may hear us, though we do not hear it
+        self.fail(ConnectionLost(f"no packet from the proxy for {silent_s:.0f} s"))
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
@@ -262,11 +244,11 @@ class HttpConnection:
         """Send what the engine allows now, and arm its timer. Once per batch, after the commands of that batch."""
         if self.closed is not None:
             return
-        output = self._output(self.clock.now())
+        now = self.clock.now()
+        output = self._output(now)
         if output:
             self._send(output)
-            if self._watches_peer and not self._liveness.is_waiting:
-                self._watch_for_answer()
+            self._watchdog.on_sent(now)
             if self._path_mtu is not None:
                 self._path_mtu.on_sent(self.clock.now())
         if self.wants_writable and not self.engine.is_datagram_queue_full:
@@ -298,12 +280,12 @@ class HttpConnection:
 
     def liveness(self) -> LivenessStatistics:
         """How long the peer has been silent, and how often it was asked."""
-        return self._liveness.statistics(self.clock.now())
+        return self._watchdog.statistics()
 
     @property
     def last_received_at(self) -> float:
         """When the peer was last heard, on `clock`."""
-        return self._liveness.last_received_at
+        return self._watchdog.liveness.last_received_at
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -336,6 +318,8 @@ class HttpConnection:
                     self._settled.set_result(None)
             case HandshakeCompleted():
                 self.handshake = event
+                if self._on_request is None:
+                    self._watchdog.watch()  # a server has nobody to reconnect to: its engine's idle timeout will do
                 if not self._handshaken.done():
                     self._handshaken.set_result(None)
                 self._keep_path_mtu()
@@ -381,7 +365,7 @@ class HttpConnection:
             # What the engine still wants to say, its CONNECTION_CLOSE, goes out before we let go.
             self._send(self._output(self.clock.now()))
         self.closed = event
-        self._liveness_timer.cancel()
+        self._watchdog.close()
         if self._path_mtu is not None:
             self._path_mtu.close()
         if self._timer is not None:

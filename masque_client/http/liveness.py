@@ -48,10 +48,10 @@ class Liveness:
     """One connection's. `now` is the caller's monotonic clock, in seconds.
 
     Args:
-        patience_s: how long to ask before giving up; None for a side that only keeps the connection alive.
+        patience_s: how long to ask before giving up.
     """
 
-    def __init__(self, now: float, *, patience_s: float | None = PATIENCE_S) -> None:
+    def __init__(self, now: float, *, patience_s: float = PATIENCE_S) -> None:
         self.last_received_at = now
         self.is_waiting = False
         self.pings = 0
@@ -68,8 +68,11 @@ class Liveness:
         self._probing_since = None
 
     def sent(self, now: float) -> None:
-        """Something went to the peer; only needed while `is_waiting` is False. `next_timeout` may be sooner now."""
-        if self._patience_s is not None and not self.is_waiting:
+        """Something went to the peer; only needed while `is_waiting` is False. `next_timeout` may be sooner now.
+
+        Whoever never calls this only keeps the connection alive.
+        """
+        if not self.is_waiting:
             self.is_waiting = True
             self._waiting_since = now
 
@@ -103,7 +106,7 @@ class Liveness:
         return LivenessStatistics(now - self.last_received_at, self.pings)
 
     def _probe(self, now: float, rtt_s: float | None) -> Verdict:
-        assert self._probing_since is not None and self._patience_s is not None
+        assert self._probing_since is not None
         patience_s = max(self._patience_s, PATIENCE_RTTS * (rtt_s or 0.0))
         # Counted, too: a process that was stopped must not take its own sleep for the peer's silence.
         if now >= self._probing_since + patience_s and self._unanswered >= patience_s / PROBE_INTERVAL_S - 1:

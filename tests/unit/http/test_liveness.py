@@ -20,8 +20,9 @@ START = 1000.0
 class Watch:
     """A `Liveness` whose timeouts are handled on time."""
 
-    def __init__(self, *, patience_s: float | None = PATIENCE_S, rtt_s: float | None = 0.05) -> None:
-        self.liveness = Liveness(START, patience_s=patience_s)
+    def __init__(self, *, watches: bool = True, rtt_s: float | None = 0.05) -> None:
+        self.liveness = Liveness(START)
+        self._watches = watches
         self.now = START
         self.rtt_s = rtt_s
         self.is_owed = True
@@ -35,7 +36,8 @@ class Watch:
             verdict = self.liveness.handle_timeout(self.now, rtt_s=self.rtt_s, is_owed=self.is_owed)
             if verdict is not Verdict.NOTHING:
                 self.said.append((round(self.now - START, 3), verdict))
-                self.liveness.sent(self.now)
+                if self._watches:
+                    self.liveness.sent(self.now)
         self.now = max(self.now, until)
         return self.said[before:]
 
@@ -110,8 +112,7 @@ def test_a_process_that_was_stopped_does_not_blame_the_peer() -> None:
 
 
 def test_a_side_that_only_keeps_alive_never_gives_up() -> None:
-    watch = Watch(patience_s=None)
-    watch.liveness.sent(watch.now)
+    watch = Watch(watches=False)
     assert [verdict for _, verdict in watch.run(100)] == [Verdict.PING] * 10
 
 
