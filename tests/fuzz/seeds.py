@@ -177,6 +177,20 @@ def https_records() -> Seeds:
     yield "mandatory", bytes.fromhex("0001000000000400030004000300020050000400040a000001")
 
 
+def http3_layer() -> Seeds:
+    payload = bytes.fromhex(masque.DATAGRAM_HELLO)
+    yield "answer and capsule", b"\0" + encode_steps((1, 1, OK), (3, 1, payload), (7, 1, b"\0hello"), (2, 1, b""))
+    yield "trailers", b"\0" + encode_steps((1, 1, OK), (3, 0x11, b"\0\0\xd9"))
+    yield "refusal", b"\0" + encode_steps((5, 47, b"server:x"), (2, 1, raw.frame(raw.DATA, b"no")), (10, 0, b""))
+    yield "goaway", b"\0" + encode_steps((3, 0x30, b"\4"), (3, 0x30, b"\0"), (10, 0, b""))
+    yield "settings in pieces", b"\1" + encode_steps((1, 0, GOOD_SETTINGS[:3]), (1, 0, GOOD_SETTINGS[3:]), (10, 0, b""))
+    yield "bad settings", b"\1" + encode_steps((1, 0, raw.CONTROL + raw.settings((0x33, 2), (2, 1))))
+    yield "critical streams", b"\0" + encode_steps((0, 0, b"\2\x3f\xe1\x1f"), (0, 0, b"\3\x80"), (8, 0, b""))
+    yield "push", b"\0" + encode_steps((0, 0, b"\1\0" + OK), (3, 0x41, b"\0\0\0\xd1"), (9, 0, OK))
+    yield "datagrams", b"\0" + encode_steps((6, 0, b"\0x"), (6, 0, b"\x40"), (6, 0, b"\xd0" + bytes(8)))
+    yield "stop sending", b"\0" + encode_steps((8, 0x41, b""), (1, 1, OK), (8, 1, b""))
+
+
 SEEDS = {
     "capsules": capsules,
     "sessions": sessions,
@@ -192,6 +206,8 @@ SEEDS = {
     "http2": http2,
     "aioquic-handshake": handshake,
     "aioquic-http3": http3,
+    "aioquic-http3-layer": http3_layer,
+    "qh3-http3-layer": http3_layer,
     "qh3-handshake": handshake,
     "qh3-http3": http3,
 }

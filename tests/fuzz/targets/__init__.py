@@ -46,6 +46,8 @@ TARGETS = {
     "http2": Target.named("http2", instrumented=("masque_client", "h2")),
     "aioquic-handshake": Target.named("handshake", "aioquic", instrumented=_AIOQUIC),
     "aioquic-http3": Target.named("http3", "aioquic", instrumented=_AIOQUIC),
+    "aioquic-http3-layer": Target.named("http3_layer", "aioquic", instrumented=("masque_client", "aioquic.h3")),
     "qh3-handshake": Target.named("handshake", "qh3", instrumented=_QH3),
     "qh3-http3": Target.named("http3", "qh3", instrumented=_QH3),
+    "qh3-http3-layer": Target.named("http3_layer", "qh3", instrumented=("masque_client", "qh3.h3")),
 }
