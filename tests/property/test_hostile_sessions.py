@@ -104,7 +104,7 @@ def test_every_packet_between_addresses_that_matter(role, who_advertises):
         told += encode_route_advertisement(RANGES)
     watched.do(("data", told, "whole", False))
     batches = []
-    for source, pool in ((source, pool) for pool in ADDRESSES.values() for source in pool):
+    for source, pool in ((source, family) for family in ADDRESSES.values() for source in family):
         whole = [
             build(source, destination, beginning + payload, protocol)
             for destination in pool
