@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 SETTINGS_TIMEOUT_S = 5.0
+PATH_MTU = "path-mtu"
+"""`ProxyConnection.fallback_reason`: HTTP/3 works, but its path has no room for `ConnectOptions.min_packet`."""
 
 
 class HttpVersion(StrEnum):

@@ -28,7 +28,7 @@ from masque_client.errors import HostError, MasqueError, ProxyRefused, PvdError,
 from masque_client.host.dns import DnsConfiguration, DnsTransport
 from masque_client.host.interface import DEFAULT_FWMARK, HostConfiguration, HostNetwork, OuterFlow
 from masque_client.host.state import is_default_in_disguise
-from masque_client.http.connector import ConnectOptions, ProxyConnection, connect
+from masque_client.http.connector import ConnectOptions, HttpVersion, ProxyConnection, connect
 from masque_client.http.stream import SessionStream
 from masque_client.netio.clock import Clock
 from masque_client.netio.tun import TunDevice
@@ -53,7 +53,7 @@ from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
 from masque_client.tunnel.patience import patiently
 from masque_client.tunnel.probe import probe
 from masque_client.tunnel.route_policy import RoutePolicy, Unmatched, route_policy
-from masque_client.tunnel.upgrade import return_to_http3
+from masque_client.tunnel.upgrade import leave_narrow_path, return_to_http3
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +145,7 @@ class ConnectIpTunnel:
         self._probe_rtt_s: float | None = None
         self._is_up = False
         self._moving = asyncio.Lock()
+        self._mover: asyncio.Task[None] | None = None
         self._route_policy = RoutePolicy(())
         self._proxy: PvdProxy
         self._template: IpTemplate
@@ -329,11 +330,24 @@ class ConnectIpTunnel:
         self._connection.http.on_packet_size.append(self._on_packet_size)
         if self._stream.max_payload < self._session.max_packet:
             self._on_packet_size()  # the path has changed while nobody listened
+        self._stack.callback(self._stop_moving)
         if self._connection.fallback_reason is not None:
-            upgrade = asyncio.create_task(
-                return_to_http3(self._template.host, self._template.port, self._dial, self._clock, self._move)
-            )
-            self._stack.callback(upgrade.cancel)
+            self._mover = asyncio.create_task(self._return_to_http3())
+
+    async def _return_to_http3(self) -> None:
+        await return_to_http3(self._template.host, self._template.port, self._dial, self._clock, self._move)
+
+    async def _leave_narrow_path(self) -> None:
+        """The device keeps its addresses meanwhile; what does not fit is answered by the session."""
+        self._session.max_packet = self._stream.max_payload
+        if await leave_narrow_path(self._template.host, self._template.port, self._dial, self._clock, self._move):
+            await self._return_to_http3()
+        else:
+            self._reconfigure()
+
+    def _stop_moving(self) -> None:
+        if self._mover is not None:
+            self._mover.cancel()
 
     # --- moving to another connection -------------------------------------------------------------------------------
 
@@ -365,7 +379,7 @@ class ConnectIpTunnel:
             self._stream.close()
             await self._claim(session, stream, wanted)
             old, self._connection, self._stream, self._session = self._connection, connection, stream, session
-            old.close("moved to HTTP/3")
+            old.close(f"moved to HTTP/{connection.http_version}")
             logger.info("the tunnel moved to HTTP/%d", connection.http_version)
             self._reconfigure()
             stream.on_payloads = self._forwarder.deliver
@@ -410,8 +424,12 @@ class ConnectIpTunnel:
 
     def _on_packet_size(self) -> None:
         """The path carries larger or smaller packets than before: so does the tunnel."""
-        if self._configuration is not None and self._stream.is_open:
+        if self._configuration is None or not self._stream.is_open:
+            return
+        if self._dial.http is not HttpVersion.AUTO or self._stream.max_payload >= MIN_IPV6_MTU:
             self._reconfigure()
+        elif self._mover is None or self._mover.done():
+            self._mover = asyncio.create_task(self._leave_narrow_path())
 
     def _reconfigure(self) -> None:
         try:

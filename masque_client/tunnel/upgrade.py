@@ -2,6 +2,8 @@
 
 Over TCP, inner and outer loss recovery fight (RFC 9298 §6), so HTTP/2 is a makeshift; but what blocked UDP may go:
 another network, another rule. The first tries come soon, because a lost handshake also looks like a block.
+
+The other way is taken when a path becomes so narrow in mid-life that HTTP/3 cannot carry IPv6 inside any more.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from dataclasses import replace
 
 from masque_client.errors import ConnectError, MasqueError
 from masque_client.http.connector import ConnectOptions, HttpVersion, ProxyConnection, connect
+from masque_client.http.dial import PATH_MTU
 from masque_client.netio.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,20 @@ async def return_to_http3(
             delay_s = min(2 * delay_s, LONGEST_RETRY_S)
         else:
             return
+
+
+async def leave_narrow_path(
+    host: str, port: int, options: ConnectOptions, clock: Clock, move: Callable[[ProxyConnection], Awaitable[None]]
+) -> bool:
+    """Let `move` take over an HTTP/2 connection, which knows no path MTU; whether that worked."""
+    try:
+        connection = await connect(host, port, replace(options, http=HttpVersion.HTTP_2), clock)
+        connection.fallback_reason = PATH_MTU
+        await move(connection)
+    except MasqueError as error:
+        logger.warning("the path has become too narrow for IPv6 inside, and HTTP/2 does not help: %s", error)
+        return False
+    return True
 
 
 def _wide_enough(connection: ProxyConnection, min_packet: int) -> ProxyConnection:
