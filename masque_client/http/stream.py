@@ -138,6 +138,8 @@ class SessionStream(Generic[EventT]):
         """Send the capsules the session queued, deliver its events. After every command given to the session."""
         self._send_capsules()
         while (event := self.session.next_event()) is not None:
+            if isinstance(event, SessionOpened) and event.proxy_status is not None:
+                logger.info("the proxy opened the tunnel and says: %s", event.proxy_status.describe_success())
             self.on_event(event)
             if isinstance(event, SessionClosed):
                 self._peer_closed(event)
@@ -190,6 +192,7 @@ class SessionStream(Generic[EventT]):
             self._violation(error)
             return
         except MasqueError as error:  # the proxy's refusal, judged by the session
+            logger.info("%s", error)
             self._abandon(error)
             return
         if self.session.state is SessionState.OPEN and not self._opened.done():

@@ -50,6 +50,11 @@ class ProxyStatus:
         failed = next((entry for entry in self.entries if entry.error), None)
         return failed.describe() if failed else self.text
 
+    def describe_success(self) -> str:
+        """What it says beside a 2xx: where each hop went next, as `proxy.example → 192.0.2.1:53`, else the text."""
+        hops = [f"{entry.proxy} → {entry.next_hop}" for entry in self.entries if entry.next_hop]
+        return ", ".join(hops) or self.text
+
 
 def _parse_entries(value: bytes) -> tuple[ProxyStatusEntry, ...]:
     try:

@@ -55,6 +55,7 @@ class ProxyPool:
 
     def existing(self, origin: HostPort) -> ProxyConnection | None:
         """The connection that can take new requests now, if there is one."""
+        self._release_leaving()
         connection = self._connections.get(origin)
         if connection is None or (connection.http.closed is None and not connection.http.going_away):
             return connection
@@ -99,6 +100,12 @@ class ProxyPool:
             connection.close()
         self._connections.clear()
         self._leaving.clear()
+
+    def _release_leaving(self) -> None:
+        """Let go of connections whose proxy is going away once nothing runs on them any more."""
+        for connection in [leaving for leaving in self._leaving if not leaving.http.handlers]:
+            connection.close("nothing runs here any more")
+            self._leaving.remove(connection)
 
     async def _dial(self, origin: HostPort) -> ProxyConnection:
         try:

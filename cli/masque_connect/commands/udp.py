@@ -23,6 +23,9 @@ from masque_connect.render import SCHEMA_VERSION, Live, print_json_line, rates, 
 from masque_connect.routing import FlowRemarks, Routing, add_routing, open_routing
 from masque_connect.running import run_until_signal
 
+RECONNECT_PAUSE_S = 1.0
+"""After a proxy's goodbye: one that says it again and again must not be called without end."""
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `udp` to the command line."""
@@ -79,7 +82,7 @@ async def _run(options: argparse.Namespace, forwards: list[Forward]) -> int:
             print_json_line(_describe(first, proxy, ports, decisions))
         remark(f"ready ({_how(proxy)}); stop with Ctrl-C")
         with Live() as live:
-            await _watch(routing, proxy, ports, failures, live)
+            await _watch(routing, first, ports, failures, live)
     return 0
 
 
@@ -161,12 +164,12 @@ class _Failures:
 
 
 async def _watch(
-    routing: Routing, proxy: ProxyConnection | None, ports: list[PortForwarder], failures: _Failures, live: Live
+    routing: Routing, proxy: PvdProxy | None, ports: list[PortForwarder], failures: _Failures, live: Live
 ) -> None:
     """Refresh the live line every second until the only proxy, or our hope in it, is gone; then raise why."""
-    forever: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    forever: asyncio.Future[MasqueError] = asyncio.get_running_loop().create_future()
     is_only_proxy = proxy is not None and not routing.has_alternatives
-    closed = asyncio.ensure_future(proxy.http.wait_closed()) if proxy is not None and is_only_proxy else forever
+    closed = asyncio.ensure_future(_lost(routing, proxy)) if proxy is not None and is_only_proxy else forever
     either: list[asyncio.Future[Any]] = [closed, failures.fatal]
     sent = received = 0
     try:
@@ -181,8 +184,21 @@ async def _watch(
         closed.cancel()
     if failures.fatal.done():
         raise failures.fatal.result()
-    assert proxy is not None
-    raise proxy.http.closed_error()
+    raise closed.result()
+
+
+async def _lost(routing: Routing, proxy: PvdProxy) -> MasqueError:
+    """Wait until the proxy is gone for good; says why. One that says goodbye (GOAWAY) is connected to anew.
+
+    Raises:
+        MasqueError: it cannot be reached any more.
+    """
+    while True:
+        connection = await routing.router.pool.connection(proxy.authority)
+        await connection.http.wait_closed()
+        if not connection.http.going_away:
+            return connection.http.closed_error()
+        await asyncio.sleep(RECONNECT_PAUSE_S)
 
 
 def parse_forward(text: str, *, allow_any: bool) -> Forward:

@@ -22,6 +22,7 @@ def test_next_hop_on_success():
     status = parse(b'"proxy.example:443";next-hop="192.0.2.6:443"')
     assert status.entries == (ProxyStatusEntry("proxy.example:443", next_hop="192.0.2.6:443"),)
     assert status.entries[0].describe() == "proxy.example:443"
+    assert status.describe_success() == "proxy.example:443 → 192.0.2.6:443"
 
 
 def test_several_hops_the_first_error_is_the_reason():

@@ -25,6 +25,7 @@ class FakeHttp:
     def __init__(self, now: float) -> None:
         self.closed: object | None = None
         self.going_away = False
+        self.handlers: dict[int, object] = {}
         self.last_received_at = now
 
 
@@ -162,8 +163,21 @@ def test_what_runs_on_a_connection_that_is_going_away_may_finish() -> None:
     async def scenario(network: Network) -> None:
         leaving = await network.connected(A)
         leaving.http.going_away = True
+        leaving.http.handlers[0] = "a flow"
+        fresh = await network.connected(A)
+        assert network.pool.existing(A) is not None and not leaving.is_closed()
+        leaving.http.handlers.clear()
+        assert network.pool.existing(A) is not None and leaving.is_closed() and not fresh.is_closed()
+
+    run(scenario)
+
+
+def test_what_is_still_running_then_ends_with_the_pool() -> None:
+    async def scenario(network: Network) -> None:
+        leaving = await network.connected(A)
+        leaving.http.going_away = True
+        leaving.http.handlers[0] = "a flow"
         await network.connected(A)
-        assert not leaving.is_closed()
         await network.pool.close()
         assert leaving.is_closed()
 
