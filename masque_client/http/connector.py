@@ -3,21 +3,22 @@
 Three races, one inside the other. Over addresses: Happy Eyeballs (RFC 8305 §5). Over packet sizes: QUIC Initials are
 padded to the full packet size with DF set, so an attempt that completes has proved its size towards the proxy (digest
 M-2). Over HTTP versions: HTTP/3 has a head start and, for a moment, the last word; a network that drops UDP in silence
-costs that moment, one that refuses it costs nothing.
+costs that moment, one that refuses it costs nothing, and one that is remembered for it costs nothing again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from masque_client.engine.interface import Address
-from masque_client.errors import ConnectError, MasqueError, NameResolutionError, ProxyRefused, TlsError
+from masque_client.errors import ConnectError, MasqueError, ProxyRefused, TlsError
+from masque_client.http.candidates import Candidates, find_candidates
 from masque_client.http.dial import (
+    PATH_MTU,
     ConnectOptions,
     HttpVersion,
     ProxyConnection,
@@ -25,18 +26,25 @@ from masque_client.http.dial import (
     dial_http3,
     require_masque,
 )
+from masque_client.http.network_memory import NO_ADVICE, Advice
 from masque_client.netio.clock import Clock, MonotonicClock
 from masque_client.netio.udp import UdpSocket
 from masque_client.protocol.mtu import initial_udp_payload_candidates
 
 __all__ = ["ConnectOptions", "HttpVersion", "ProxyConnection", "connect"]
 
+QUIC_BLOCKED = "QUIC blocked"
+"""`ProxyConnection.fallback_reason`: HTTP/3 met silence, or was refused on the way."""
+DNS_PREFERS_HTTP2 = "HTTP/2 in the DNS"
+"""The same: the proxy's HTTPS records list HTTP/2 and not HTTP/3, and it was up first."""
 ATTEMPT_DELAY_S = 0.25
 """Connection Attempt Delay, RFC 8305 §8."""
 SMALLER_PACKETS_DELAY_S = 1.0
 """How long full-size packets may stay unanswered before smaller ones are tried as well."""
 HTTP3_HEAD_START_S = 0.3
 """HTTP/2 is not even tried before: on most networks HTTP/3 is up by then, and no TCP connection is wasted."""
+HTTP2_HEAD_START_S = 0.3
+"""The other way round, where the DNS says that the proxy has HTTP/2 and not HTTP/3."""
 HTTP3_PREFERENCE_S = 0.6
 """Until then an HTTP/2 connection that is up waits for HTTP/3: a lost Initial (repeated after 0.2 s) must not put a
 tunnel on TCP, where inner and outer loss recovery fight (RFC 9298 §6). HTTP/2 needs three round trips to be up in time
@@ -55,8 +63,18 @@ async def connect(host: str, port: int, options: ConnectOptions, clock: Clock | 
         TlsError: what answered is not trusted.
         ProxyRefused: it does not speak the wanted HTTP, or not extended CONNECT or HTTP Datagrams (RFC 9297).
     """
-    dialler = _Dialler(host, await _resolve(host, port), options, clock or MonotonicClock())
-    match options.http:
+    memory = options.memory
+    advice = memory.advise(host, port) if memory is not None else NO_ADVICE
+    candidates = await find_candidates(host, port, options.query_https)
+    connection = await _connect(_Dialler(host, candidates, advice, options, clock or MonotonicClock()))
+    if memory is not None and options.http is HttpVersion.AUTO:
+        is_blocked = connection.fallback_reason == QUIC_BLOCKED
+        memory.remember(host, port, connection.address, quic_blocked=is_blocked, was_fair=advice.prefer_http3)
+    return connection
+
+
+async def _connect(dialler: _Dialler) -> ProxyConnection:
+    match dialler.options.http:
         case HttpVersion.HTTP_2:
             return await dialler.over_tcp()
         case HttpVersion.HTTP_3:
@@ -69,21 +87,6 @@ async def connect(host: str, port: int, options: ConnectOptions, clock: Clock | 
             return await _race_versions(dialler)
 
 
-async def _resolve(host: str, port: int) -> list[Address]:
-    """Addresses in the order of RFC 6724 with the families interleaved (RFC 8305 §4)."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no host name"
-        raise NameResolutionError(f"{host} does not resolve: {reason}") from error
-    families: dict[int, list[Address]] = {}
-    for family, _, _, _, sockaddr in found:
-        if family in (socket.AF_INET, socket.AF_INET6):
-            families.setdefault(family, []).append((str(sockaddr[0]), port))
-    queues = list(families.values())
-    return [queue[i] for i in range(max(map(len, queues))) for queue in queues if i < len(queue)]
-
-
 # --- over HTTP versions ---------------------------------------------------------------------------------------------
 
 
@@ -92,19 +95,29 @@ async def _race_versions(dialler: _Dialler) -> ProxyConnection:
 
     A proxy that must not be trusted over QUIC has answered: TCP is not asked for a second opinion.
     """
-    http3 = asyncio.create_task(dialler.over_udp())
+    prefers_tcp, advice = dialler.candidates.prefers_tcp, dialler.advice
+    http2_after_s = 0.0 if prefers_tcp or advice.http2_at_once else HTTP3_HEAD_START_S
+    http3_until_s = HTTP3_PREFERENCE_S if advice.prefer_http3 and not prefers_tcp else 0.0
+    http3 = asyncio.create_task(_after(HTTP2_HEAD_START_S if prefers_tcp else 0.0, dialler.over_udp))
     min_packet = dialler.options.min_packet
     started = [http3]
     winner: ProxyConnection | None = None
     try:
-        await asyncio.wait(started, timeout=HTTP3_HEAD_START_S)
+        await asyncio.wait(started, timeout=http2_after_s)
         if not http3.done() or _may_fall_back(http3, min_packet):
             started.append(asyncio.create_task(dialler.over_tcp()))
-            await asyncio.wait([http3], timeout=HTTP3_PREFERENCE_S - HTTP3_HEAD_START_S)
+            await asyncio.wait([http3], timeout=max(0.0, http3_until_s - http2_after_s))
         winner = await _first_up(min_packet, *started)
+        if prefers_tcp and winner.fallback_reason == QUIC_BLOCKED and not http3.done():
+            winner.fallback_reason = DNS_PREFERS_HTTP2
         return winner
     finally:
         _close_others(started, winner)
+
+
+async def _after(delay_s: float, dial: Callable[[], Coroutine[Any, Any, ProxyConnection]]) -> ProxyConnection:
+    await asyncio.sleep(delay_s)
+    return await dial()
 
 
 async def _first_up(
@@ -136,8 +149,8 @@ def _may_fall_back(http3: asyncio.Task[ProxyConnection], min_packet: int) -> boo
 
 def _fallback_reason(http3: asyncio.Task[ProxyConnection]) -> str:
     if not http3.done() or isinstance(http3.exception(), ConnectError):
-        return "QUIC blocked"
-    return "path-mtu" if http3.exception() is None else "no MASQUE over HTTP/3"
+        return QUIC_BLOCKED
+    return PATH_MTU if http3.exception() is None else "no MASQUE over HTTP/3"
 
 
 def _why_neither(http3: asyncio.Task[ProxyConnection], http2: asyncio.Task[ProxyConnection]) -> BaseException:
@@ -167,36 +180,52 @@ class _Dialler:
     """Everything about one proxy that its attempts have in common."""
 
     host: str
-    addresses: Sequence[Address]
+    candidates: Candidates
+    advice: Advice
     options: ConnectOptions
     clock: Clock
 
     async def over_udp(self) -> ProxyConnection:
         """HTTP/3: all addresses with full-size packets first, then all with each smaller size."""
-        sizes = {address: _packet_sizes(address) for address in self.addresses}
+        addresses = self._schedule(self.candidates.udp)
+        sizes = {address: _packet_sizes(address) for address in addresses}
         attempts = []
         for step in range(max(map(len, sizes.values()))):
-            round_ = [(address, sizes[address][step]) for address in self.addresses if step < len(sizes[address])]
+            round_ = [(address, sizes[address][step]) for address in addresses if step < len(sizes[address])]
             for position, (address, size) in enumerate(round_, 1):
                 dial = partial(dial_http3, address, size, self.host, self.options, self.clock)
-                attempts.append(_Attempt(dial, SMALLER_PACKETS_DELAY_S if position == len(round_) else ATTEMPT_DELAY_S))
-        return await self._connect(attempts, "UDP")
+                is_last = position == len(round_)
+                attempts.append(_Attempt(dial, SMALLER_PACKETS_DELAY_S if is_last else addresses[address]))
+        return await self._connect(attempts, "UDP", addresses)
 
     async def over_tcp(self) -> ProxyConnection:
         """HTTP/2: all addresses."""
+        addresses = self._schedule(self.candidates.tcp)
         attempts = [
-            _Attempt(partial(dial_http2, address, self.host, self.options, self.clock), ATTEMPT_DELAY_S)
-            for address in self.addresses
+            _Attempt(partial(dial_http2, address, self.host, self.options, self.clock), head_start_s)
+            for address, head_start_s in addresses.items()
         ]
-        return await self._connect(attempts, "TCP")
+        return await self._connect(attempts, "TCP", addresses)
 
-    async def _connect(self, attempts: Sequence[_Attempt], transport: str) -> ProxyConnection:
+    def _schedule(self, addresses: Sequence[Address]) -> dict[Address, float]:
+        """Addresses in the order of attempts, with their head starts.
+
+        The last good address goes first and has none: the regular first is tried at the same time, so nothing is lost.
+        """
+        schedule = dict.fromkeys(addresses, ATTEMPT_DELAY_S)
+        if (last_good := self.advice.address) is not None and last_good in addresses[1:]:
+            return {last_good: 0.0} | {address: delay for address, delay in schedule.items() if address != last_good}
+        return schedule
+
+    async def _connect(
+        self, attempts: Sequence[_Attempt], transport: str, addresses: Iterable[Address]
+    ) -> ProxyConnection:
         timeout_s = self.options.timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 connection = await _race(attempts)
         except TimeoutError as error:
-            tried = ", ".join(f"{address} port {port}" for address, port in self.addresses)
+            tried = ", ".join(f"{address} port {port}" for address, port in addresses)
             raise ConnectError(
                 f"no answer from {self.host} over {transport} within {timeout_s:g} s (tried {tried})"
             ) from error

@@ -13,6 +13,8 @@ from masque_client.engine.h2_engine import H2Engine
 from masque_client.engine.interface import Address, EngineConfiguration, EngineName, TlsConfiguration
 from masque_client.errors import ConnectError, ProxyRefused
 from masque_client.http.connection import HttpConnection
+from masque_client.http.network_memory import MemoryFile
+from masque_client.http.service_records import QueryHttps, query_system
 from masque_client.http.tcp_link import TcpLink
 from masque_client.http.udp_link import UdpLink
 from masque_client.netio.clock import Clock
@@ -40,6 +42,7 @@ class ConnectOptions:
     """How to reach a proxy. `mark` is the firewall mark of the outer socket, None for none (it needs privilege).
 
     `min_packet` is the inner packet, in bytes, that the path must carry for `AUTO` to prefer HTTP/3.
+    `query_https` asks the DNS for HTTPS records (RFC 9460), None for never; `memory` knows what worked last time.
     """
 
     engine: EngineName = EngineName.AUTO
@@ -48,6 +51,8 @@ class ConnectOptions:
     timeout_s: float = CONNECT_TIMEOUT_S
     http: HttpVersion = HttpVersion.AUTO
     min_packet: int = 0
+    query_https: QueryHttps | None = query_system
+    memory: MemoryFile | None = None
 
 
 class _PathTooNarrow(ConnectError):

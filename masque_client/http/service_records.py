@@ -157,6 +157,8 @@ def _endpoint(record: SVCBBase, own_target: str, default_port: int) -> Endpoint 
     if ParamKey.NO_DEFAULT_ALPN not in params:
         protocols.add("http/1.1")
     over_udp, over_tcp = "h3" in protocols, not protocols.isdisjoint(_OVER_TCP)
+    if alpn is None:
+        over_udp = True  # RFC 9460 §7.1 means http/1.1 alone, but a record for `pvd` or hints says nothing on protocols
     number = port.port if isinstance(port, PortParam) else default_port
     if not number or not (over_udp or over_tcp):
         return None

@@ -73,7 +73,7 @@ def test_the_port_is_part_of_the_question() -> None:
 @pytest.mark.parametrize(
     ("params", "expected"),
     [
-        ((), Endpoint(HOST, 443, over_udp=False, over_tcp=True)),
+        ((), Endpoint(HOST, 443, over_udp=True, over_tcp=True)),
         ((H3,), Endpoint(HOST, 443, over_udp=True, over_tcp=True)),
         ((H2,), Endpoint(HOST, 443, over_udp=False, over_tcp=True)),
         ((BOTH,), Endpoint(HOST, 443, over_udp=True, over_tcp=True)),
