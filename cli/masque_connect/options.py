@@ -89,6 +89,15 @@ def add_authentication(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_grease(parser: argparse.ArgumentParser) -> None:
+    """--grease."""
+    parser.add_argument(
+        "--grease",
+        action="store_true",
+        help="send reserved capsules and datagrams that proxies must ignore; some end the tunnel instead",
+    )
+
+
 def add_timeout(parser: argparse.ArgumentParser) -> None:
     """--timeout."""
     parser.add_argument(

@@ -142,6 +142,7 @@ async def open_routing(options: argparse.Namespace, clock: Clock) -> AsyncIterat
             failover=options.failover,
             authenticator=authenticator,
             patience_s=options.timeout,
+            grease=options.grease,
             on_failure=_ProxyRemarks(clock).add if len(choice.candidates) > 1 else lambda proxy, error: None,
         )
         routing = Routing(choice, router)

@@ -15,6 +15,7 @@ from typing import Generic, Self
 from masque_client.engine.interface import Headers
 from masque_client.errors import ConnectionLost, MasqueError, RemoteProtocolError, TimedOut
 from masque_client.http.connection import HttpConnection, RequestStream
+from masque_client.http.grease import Greaser
 from masque_client.protocol.error_codes import H3ErrorCode, describe
 from masque_client.protocol.session import (
     CONTEXT_ID_0,
@@ -39,6 +40,7 @@ class SessionStream(Generic[EventT]):
         on_payloads: called with decapsulated packets or datagrams, a batch at a time. The hot path.
         on_event: called with each session event, in order, `SessionClosed` last.
         on_writable: called when a full datagram queue has room again.
+        grease: client: send what means nothing, too (`http.grease`).
     """
 
     def __init__(
@@ -48,12 +50,15 @@ class SessionStream(Generic[EventT]):
         on_payloads: Callable[[list[bytes]], None],
         on_event: Callable[[EventT | SessionOpened | SessionClosed], None],
         on_writable: Callable[[], None] | None = None,
+        grease: bool = False,
     ) -> None:
         self.session = session
         self.stream: RequestStream | None = None
         self.on_payloads = on_payloads
         self.on_event = on_event
         self.on_writable_again = on_writable
+        self._wants_grease = grease
+        self._greaser: Greaser | None = None
         loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = loop.create_future()
         self._closed: asyncio.Future[MasqueError | None] = loop.create_future()
@@ -197,6 +202,8 @@ class SessionStream(Generic[EventT]):
             return
         if self.session.state is SessionState.OPEN and not self._opened.done():
             self._opened.set_result(None)
+            if self._wants_grease and self.stream is not None:
+                self._greaser = Greaser(self.stream)
         self.pump()
         if packets:
             self.on_payloads(packets)
@@ -231,6 +238,8 @@ class SessionStream(Generic[EventT]):
     def _end(self, error: MasqueError | None) -> None:
         if self.is_closed:
             return
+        if self._greaser is not None:
+            self._greaser.close()
         if self.stream is not None:
             self.stream.forget()
         self._closed.set_result(error)

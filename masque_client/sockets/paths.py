@@ -63,10 +63,10 @@ class UdpDialer(Protocol):
 class ProxyPath:
     """A CONNECT-UDP request stream (RFC 9298). HTTP Datagrams carry no addresses, so it serves one target only."""
 
-    def __init__(self, clock: Clock, on_payloads: OnPayloads) -> None:
+    def __init__(self, clock: Clock, on_payloads: OnPayloads, *, grease: bool = False) -> None:
         self._clock = clock
         self._stream = SessionStream(
-            ConnectUdpSession(Role.CLIENT), on_payloads=on_payloads, on_event=lambda event: None
+            ConnectUdpSession(Role.CLIENT), on_payloads=on_payloads, on_event=lambda event: None, grease=grease
         )
 
     @classmethod
@@ -80,9 +80,10 @@ class ProxyPath:
         clock: Clock,
         on_payloads: OnPayloads,
         extra_headers: Headers = (),
+        grease: bool = False,
     ) -> Self:
         """Send the request and wait for the proxy's answer. Raises as `SessionStream.open` does."""
-        path = cls(clock, on_payloads)
+        path = cls(clock, on_payloads, grease=grease)
         await path._stream.open(connection, udp_request_headers(template.expand(host, port), extra_headers))
         return path
 

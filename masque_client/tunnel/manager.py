@@ -266,7 +266,11 @@ class ConnectIpTunnel:
             self._news.set()
 
         return session, SessionStream(
-            session, on_payloads=self._discard, on_event=on_event, on_writable=self._on_writable
+            session,
+            on_payloads=self._discard,
+            on_event=on_event,
+            on_writable=self._on_writable,
+            grease=self._options.grease,
         )
 
     async def _wait_addresses(self) -> None:

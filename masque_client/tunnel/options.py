@@ -31,6 +31,7 @@ class TunnelOptions:
         engine, tls: see `EngineConfiguration`.
         http: see `HttpVersion`.
         authenticator: the user's request header fields, and credentials. Never logged.
+        grease: see `SessionStream`.
         patience_s: how long to wait, in total, for a proxy that says when to come back (`tunnel.patience`).
         interface: name of the TUN device; `%d` is replaced by the kernel.
         address_request: see `AddressRequestMode`.
@@ -45,6 +46,7 @@ class TunnelOptions:
     tls: TlsConfiguration = field(default_factory=TlsConfiguration)
     http: HttpVersion = HttpVersion.AUTO
     authenticator: Authenticator = field(default_factory=Authenticator)
+    grease: bool = False
     patience_s: float = 0.0
     interface: str = "masque%d"
     address_request: AddressRequestMode = AddressRequestMode.AUTO

@@ -81,6 +81,7 @@ class Router:
         failover: after which failures the next candidate is tried.
         authenticator: the user's fields and credentials.
         patience_s: how long a new flow waits for a proxy that says when to come back.
+        grease: see `SessionStream`.
         on_failure: told of each proxy that did not do, also when another one then does.
     """
 
@@ -94,6 +95,7 @@ class Router:
         failover: Failover = Failover.UNAVAILABLE,
         authenticator: Authenticator | None = None,
         patience_s: float = 0.0,
+        grease: bool = False,
         on_failure: Callable[[PvdProxy, MasqueError], None] = lambda proxy, error: None,
     ) -> None:
         self.pool = pool
@@ -102,6 +104,7 @@ class Router:
         self._failover = failover
         self._authenticator = authenticator or Authenticator()
         self._patience_s = patience_s
+        self._grease = grease
         self._on_failure = on_failure
         self.replace(choice)
 
@@ -172,6 +175,7 @@ class Router:
                     clock=self._clock,
                     on_payloads=on_payloads,
                     extra_headers=fields,
+                    grease=self._grease,
                 )
 
             try:

@@ -53,6 +53,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     shared.add_trust(parser)
     shared.add_authentication(parser)
     shared.add_timeout(parser)
+    shared.add_grease(parser)
     shared.add_verbose(parser)
     parser.set_defaults(command=run)
 

@@ -51,6 +51,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     shared.add_trust(parser)
     shared.add_authentication(parser)
     shared.add_timeout(parser)
+    shared.add_grease(parser)
     shared.add_verbose(parser)
     parser.set_defaults(command=run)
 
@@ -71,6 +72,7 @@ async def _run(options: argparse.Namespace) -> int:
         http=options.http,
         tls=tls,
         authenticator=authenticator,
+        grease=options.grease,
         patience_s=options.timeout,
         interface=options.interface,
         address_request=options.address_request,
