@@ -29,6 +29,7 @@ from masque_client.host.dns import DnsConfiguration, DnsTransport
 from masque_client.host.interface import DEFAULT_FWMARK, HostConfiguration, HostNetwork, OuterFlow
 from masque_client.host.state import is_default_in_disguise
 from masque_client.http.connector import ConnectOptions, HttpVersion, ProxyConnection, connect
+from masque_client.http.liveness import LivenessStatistics
 from masque_client.http.stream import SessionStream
 from masque_client.netio.clock import Clock
 from masque_client.netio.tun import TunDevice
@@ -98,6 +99,7 @@ class TunnelStatus:
     probe_rtt_s: float | None
     traffic: Traffic
     connection: EngineStatistics
+    liveness: LivenessStatistics
     drops: dict[str, int]
 
 
@@ -209,6 +211,7 @@ class ConnectIpTunnel:
             probe_rtt_s=self._probe_rtt_s,
             traffic=self._forwarder.traffic,
             connection=self._connection.http.statistics(),
+            liveness=self._connection.http.liveness(),
             drops={str(reason): count for reason, count in self._session.drops.items() if count},
         )
 
