@@ -237,10 +237,10 @@ class H2Engine:
         """See `StreamEngine.resume_sending`."""
         self._is_paused = False
 
-    @property
-    def is_paused(self) -> bool:
-        """Between `pause_sending` and `resume_sending`: who has much stream content to send does well to wait."""
-        return self._is_paused
+    def waiting_content(self, stream_id: int) -> int:
+        """Bytes of stream content that windows or a paused byte stream hold back. Who has much should wait for 0."""
+        stream = self._streams.get(stream_id)
+        return len(stream.content) if stream is not None else 0
 
     # --- output -----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from masque_client.engine.h2_engine import H2Engine
-from masque_client.http.connection import HttpConnection, RequestStream
+from masque_client.http.connection import RequestStream
 from masque_client.protocol.capsule import CapsuleType, encode_capsule
 from masque_client.protocol.ip_packet import UDP, build_ipv4
 from masque_client.protocol.session import CONTEXT_ID_0
@@ -56,7 +56,7 @@ async def pour(flood: Flood, stream: RequestStream, *, end_stream: bool = False)
         stream.send_data(content)
         connection.flush()
         await asyncio.sleep(0)
-        while _is_paused(connection):  # noqa: ASYNC110  # nobody tells of room for content: only a flood needs it
+        while _is_held_back(stream):  # noqa: ASYNC110  # nobody tells of room for content: only a flood needs it
             await asyncio.sleep(_PAUSE_S)
     for batch in _batches(_datagrams(flood)):
         waiting = batch
@@ -69,9 +69,10 @@ async def pour(flood: Flood, stream: RequestStream, *, end_stream: bool = False)
     connection.flush()
 
 
-def _is_paused(connection: HttpConnection) -> bool:
+def _is_held_back(stream: RequestStream) -> bool:
     """HTTP/2's engine gives up a stream whose content piles up."""
-    return connection.closed is None and isinstance(connection.engine, H2Engine) and connection.engine.is_paused
+    engine, closed = stream.connection.engine, stream.connection.closed
+    return closed is None and isinstance(engine, H2Engine) and engine.waiting_content(stream.stream_id) > 0
 
 
 def _content(flood: Flood) -> Iterator[bytes]:
