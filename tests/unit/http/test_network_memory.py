@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from masque_client.http.network_memory import (
@@ -80,7 +80,7 @@ STEPS = st.lists(
 )
 
 
-@settings(derandomize=True, deadline=None, database=None)
+@settings(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS, st.sampled_from("abc"))
 def test_http3_is_never_without_a_fair_try_for_longer_than_promised(
     steps: list[tuple[str, bool, bool, float]], asked: str
@@ -98,7 +98,7 @@ def test_http3_is_never_without_a_fair_try_for_longer_than_promised(
     assert memory.advise(asked, now + RETRY_HTTP3_S).prefer_http3
 
 
-@settings(derandomize=True, deadline=None, database=None)
+@settings(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS)
 def test_what_is_written_is_read(steps: list[tuple[str, bool, bool, float]]) -> None:
     memory, now = NetworkMemory(), NOON
@@ -108,7 +108,9 @@ def test_what_is_written_is_read(steps: list[tuple[str, bool, bool, float]]) -> 
     assert parse_memory(encode_memory(memory)).entries == memory.entries
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=300)
+@settings(
+    derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow], max_examples=300
+)
 @given(
     st.binary(max_size=50)
     | st.recursive(

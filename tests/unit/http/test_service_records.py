@@ -10,7 +10,7 @@ import dns.asyncresolver
 import dns.exception
 import dns.resolver
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from masque_client.http.service_records import (
@@ -136,7 +136,9 @@ def test_a_dns_that_fails_is_no_error(failure: Exception) -> None:
     assert look_up({HOST: failure})[0] == []
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=300)
+@settings(
+    derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow], max_examples=300
+)
 @given(st.lists(st.binary(max_size=60) | st.binary(max_size=30).map(lambda tail: record(H3) + tail), max_size=4))
 def test_any_answer_is_survived(rrset: list[bytes]) -> None:
     for endpoint in endpoints(*rrset):
