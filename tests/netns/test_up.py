@@ -9,6 +9,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,3 +177,24 @@ def test_the_proxy_going_away_ends_it_with_an_error_and_no_trace(scene: Scene, t
         assert (tmp_path / "up.log").read_text().splitlines()[-2].startswith("error: ")
         assert len(namespace.ip("rule", "show")) < len(rules)
         assert not [link for link in namespace.ip("link", "show") if link["ifname"].startswith("masque")]
+
+
+@pytest.mark.parametrize("engine", ["aioquic", "qh3"])
+def test_a_path_that_swallows_everything_is_noticed_in_seconds(scene: Scene, engine: str, tmp_path: Path) -> None:
+    process = scene.start("--engine", engine, log=tmp_path / "log")
+    status = read_json(process)
+    assert status["liveness"]["silent_s"] < 5
+    device = scene.client.route_to("10.9.0.2")["dev"]
+    nobody = ("10.9.0.2", "lladdr", "02:00:00:00:00:99", "dev", device)
+    scene.client.ip("neighbour", "replace", *nobody, "nud", "permanent")
+    try:
+        with scene.client.entered():
+            started = time.monotonic()
+            assert ping("10.99.0.1", count=2).received == 0
+        process.communicate(timeout=30)
+        assert time.monotonic() - started < 15, "8 s and the taking down, on a machine that has other things to do"
+    finally:
+        scene.client.ip("neighbour", "del", *nobody)
+    assert process.returncode == 7
+    assert "error: no packet from the proxy for" in (tmp_path / "log").read_text()
+    assert scene.leftovers() == []
