@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from masque_client.engine.interface import Address
-from masque_client.errors import MasqueError
+from masque_client.errors import MasqueError, ProxyRefused
 from masque_client.netio.clock import Clock
 from masque_client.sockets.paths import UdpDialer, UdpPath
 
@@ -26,6 +26,8 @@ FLOW_IDLE_TIMEOUT_S = 120.0
 """A flow without traffic in either direction is closed after this (digest U-20, RFC 9298 §3.1: at least 2 minutes)."""
 REOPEN_INTERVAL_S = 1.0
 """A flow is opened at most this often: a chatty program must not hammer a proxy that says no."""
+MAX_RETRY_AFTER_S = 60.0
+"""A proxy that asks for a longer pause (Retry-After, RFC 9110 §10.2.3) is asked again after this one all the same."""
 MAX_FLOWS = 1024
 """Flows at once in one table; each costs a request stream and the proxy a socket."""
 
@@ -134,14 +136,14 @@ class _Flow(Generic[KeyT]):
         loop = asyncio.get_running_loop()
         reopen_at = loop.time() + REOPEN_INTERVAL_S
         try:
-            await self._carry()
+            pause_s = await self._carry()
             self.has_ended = True
-            await asyncio.sleep(reopen_at - loop.time())
+            await asyncio.sleep(max(reopen_at - loop.time(), pause_s))
         finally:
             self.table.flows.pop(self.key, None)
 
-    async def _carry(self) -> None:
-        """From opening the path to its end."""
+    async def _carry(self) -> float:
+        """From opening the path to its end; returns for how many seconds the proxy asks to be left alone."""
         try:
             self.path = await self.table.dialer.open_udp(*self.target, self.deliver)
             early, self.early = self.early, []
@@ -150,9 +152,12 @@ class _Flow(Generic[KeyT]):
                 raise error
         except MasqueError as error:
             self.table.flow_failed(self, error)
+            if isinstance(error, ProxyRefused):
+                return min(error.retry_after_s or 0.0, MAX_RETRY_AFTER_S)
         finally:
             if self.path is not None:
                 self.path.close()
+        return 0.0
 
     def send(self, payloads: list[bytes]) -> None:
         """Local program → target."""

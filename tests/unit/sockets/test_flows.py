@@ -168,6 +168,26 @@ def test_a_refused_flow_is_tried_again_but_not_at_once(monkeypatch: pytest.Monke
     run(scenario)
 
 
+def test_a_proxy_that_asks_for_a_pause_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry-After: as long as it asks, and at most as long as we say."""
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        for asked_s, granted_s in ((0.2, 0.2), (3600.0, 0.4)):
+            bench = Bench(FakeDialer(refusal=ProxyRefused("busy", status=503, retry_after_s=asked_s)))
+            started = loop.time()
+            bench.send(b"1")
+            await bench.errors.get()
+            await asyncio.wait([bench.table.flows["peer"].task])
+            assert loop.time() - started >= granted_s * 0.99
+            assert len(bench.dialer.targets) == 1
+            await bench.table.close()
+
+    monkeypatch.setattr(flows, "REOPEN_INTERVAL_S", 0.0)
+    monkeypatch.setattr(flows, "MAX_RETRY_AFTER_S", 0.4)
+    run(scenario)
+
+
 def test_a_flow_that_breaks_later_reopens_at_once_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         bench = Bench(FakeDialer())
