@@ -14,6 +14,11 @@ _INITIAL_TYPE = {QUIC_VERSION_1: 0b00, QUIC_VERSION_2: 0b01}
 """Long packet type of Initial: RFC 9000 §17.2, RFC 9369 §3.2."""
 
 
+def version_number(version: int) -> int | None:
+    """1 or 2, as people count versions; None for any other, and for 0, no version at all."""
+    return {QUIC_VERSION_1: 1, QUIC_VERSION_2: 2}.get(version)
+
+
 @dataclass(frozen=True, slots=True)
 class LongHeader:
     """The invariant part of a long header. `is_initial` is only ever true for versions 1 and 2."""

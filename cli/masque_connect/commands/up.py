@@ -9,6 +9,7 @@ from typing import Any
 from masque_client.errors import ConfigurationError, ConnectionLost, MasqueError
 from masque_client.host import system_network
 from masque_client.netio.clock import MonotonicClock
+from masque_client.protocol.quic_invariants import version_number
 from masque_client.pvd.proxies import PvdProxy
 from masque_client.tunnel.manager import ConnectIpTunnel, TunnelStatus
 from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
@@ -148,6 +149,7 @@ def describe(status: TunnelStatus) -> dict[str, Any]:
         "proxy": status.proxy,
         "proxy_address": status.proxy_address,
         "http_version": status.http_version,
+        "quic_version": version_number(status.connection.quic_version),
         "fallback_reason": status.fallback_reason,
         "engine": status.engine,
         "interface": status.interface,

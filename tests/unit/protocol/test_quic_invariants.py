@@ -7,6 +7,7 @@ from masque_client.protocol.quic_invariants import (
     encode_version_negotiation,
     parse_long_header,
     short_header_cid,
+    version_number,
 )
 
 
@@ -61,3 +62,12 @@ def test_version_negotiation_parses_as_one():
     packet = encode_version_negotiation(b"ours", b"theirs--", [QUIC_VERSION_1, QUIC_VERSION_2])
     assert parse_long_header(packet) == LongHeader(0, b"theirs--", b"ours", False)
     assert packet.endswith(bytes.fromhex("000000016b3343cf"))
+
+
+def test_versions_as_people_count_them():
+    assert [version_number(version) for version in (QUIC_VERSION_1, QUIC_VERSION_2, 0, 0x1A2A3A4A)] == [
+        1,
+        2,
+        None,
+        None,
+    ]
