@@ -22,6 +22,8 @@ from masque_client.netio.secret_file import read_secret
 COMMAND_TIMEOUT_S = 10.0
 """A program that has not printed its token by then is killed."""
 MAX_COMMAND_OUTPUT = 64 * 1024
+PIPE_TIMEOUT_S = 1.0
+"""For the pipe of a killed program to end; somebody who left its process group may still hold it."""
 RERUN_INTERVAL_S = 5.0
 """After a program printed again the very token that was refused, it is not asked before."""
 
@@ -155,6 +157,11 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
     """Leave nothing of the program, its children included."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    assert process.stdout is not None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PIPE_TIMEOUT_S):
+            while await process.stdout.read(MAX_COMMAND_OUTPUT):
+                pass  # asyncio closes a pipe only when it was read to its end
     await process.wait()
 
 
