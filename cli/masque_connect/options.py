@@ -14,6 +14,7 @@ from masque_client.errors import ConfigurationError
 from masque_client.http.authentication import Authenticator
 from masque_client.http.connector import HttpVersion
 from masque_client.http.credentials import BasicCredentials, BearerCommand, BearerFile, Credentials
+from masque_client.http.network_memory import MemoryFile
 from masque_client.netio.secret_file import read_secret
 from masque_client.pvd.names import HostPort
 from masque_client.tunnel.patience import PATIENCE_S
@@ -151,6 +152,11 @@ def _auth_origin(options: argparse.Namespace) -> Address | None:
             return None  # the command will say what is wrong with its proxy
         raise ConfigurationError(f"--auth-origin {text!r} {error}", hint="write HOST or HOST:PORT") from error
     return origin.host, origin.port
+
+
+def memory(tls: TlsConfiguration) -> MemoryFile:
+    """What worked on this network. With a CA of the user's own it is an experiment, of which no file is left behind."""
+    return MemoryFile(MemoryFile.user_path() if tls.ca_file is None else None)
 
 
 def _seconds(text: str) -> float:

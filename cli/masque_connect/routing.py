@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from masque_client.engine.interface import EngineStatistics
 from masque_client.errors import MasqueError
 from masque_client.http.connector import ConnectOptions, ProxyConnection
-from masque_client.http.network_memory import MemoryFile
 from masque_client.netio.clock import Clock
 from masque_client.pvd.changes import DocumentChanged
 from masque_client.pvd.proxies import ProxyProtocol, PvdProxy
@@ -133,9 +132,14 @@ async def open_routing(options: argparse.Namespace, clock: Clock) -> AsyncIterat
             choice = await stack.enter_async_context(
                 following(source, ProxyProtocol.CONNECT_UDP, tls, clock, on_change)
             )
-        # With a CA of the user's own it is an experiment, of which nothing is left behind.
-        memory = MemoryFile(MemoryFile.user_path() if tls.ca_file is None else None)
-        pool = ProxyPool(ConnectOptions(engine=options.engine, tls=tls, http=options.http, memory=memory), clock)
+        dial = ConnectOptions(
+            engine=options.engine,
+            tls=tls,
+            http=options.http,
+            memory=shared.memory(tls),
+            certificate_origin=authenticator.origin,
+        )
+        pool = ProxyPool(dial, clock)
         stack.push_async_callback(pool.close)
         router = Router(
             choice,

@@ -37,7 +37,7 @@ class Authenticator:
         self, credentials: Credentials | None = None, *, origin: Address | None = None, fields: Headers = ()
     ) -> None:
         self._credentials = credentials
-        self._origin = origin
+        self.origin = origin
         self._fields = tuple(fields)
         self._names = {CREDENTIALS_FIELDS[401]}
         if credentials is not None and any(name in CREDENTIALS_FIELDS.values() for name, _ in self._fields):
@@ -66,7 +66,7 @@ class Authenticator:
                 logger.info("%s; trying once more", error)
 
     def _is_ours(self, origin: Address) -> bool:
-        return self._origin is not None and (origin[0].lower(), origin[1]) == self._origin
+        return self.origin is not None and (origin[0].lower(), origin[1]) == self.origin
 
     async def _answer(
         self, error: AuthenticationRefused, is_ours: bool, credentials: dict[bytes, bytes], answered: set[int]
@@ -75,7 +75,7 @@ class Authenticator:
         if self._credentials is None:
             return False
         if not is_ours:
-            error.hint = f"your credentials are for {_show(self._origin)} alone; see --auth-origin"
+            error.hint = f"your credentials are for {_show(self.origin)} alone; see --auth-origin"
             return False
         if self._credentials.scheme not in error.schemes:
             if error.schemes:

@@ -128,6 +128,7 @@ class HttpConnection:
 
     Attributes:
         on_packet_size: called when `datagram_capacity` has changed with the path; whoever depends on it adds itself.
+        on_going_away: called, soon, when the peer says that it takes no new requests (RFC 9114 §5.2).
     """
 
     def __init__(
@@ -158,6 +159,7 @@ class HttpConnection:
             self.http_version, self._take, self._output = 3, engine.receive_datagrams, engine.datagrams_to_send
         self._send = send
         self.on_packet_size: list[Callable[[], None]] = []
+        self.on_going_away: list[Callable[[], None]] = []
         self._path = path
         self._path_mtu: PathMtuKeeper | None = None
         self._on_request = on_request
@@ -325,6 +327,8 @@ class HttpConnection:
                 self._keep_path_mtu()
             case GoAwayReceived():
                 self.going_away = True
+                for listener in list(self.on_going_away):
+                    self._loop.call_soon(listener)
             case ProbeAcknowledged(size):
                 if self._path_mtu is not None:
                     self._path_mtu.on_acknowledged(size)

@@ -63,6 +63,7 @@ async def connect(host: str, port: int, options: ConnectOptions, clock: Clock | 
         TlsError: what answered is not trusted.
         ProxyRefused: it does not speak the wanted HTTP, or not extended CONNECT or HTTP Datagrams (RFC 9297).
     """
+    options = options.for_origin(host, port)
     memory = options.memory
     advice = memory.advise(host, port) if memory is not None else NO_ADVICE
     candidates = await find_candidates(host, port, options.query_https)

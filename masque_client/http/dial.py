@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -43,6 +43,7 @@ class ConnectOptions:
 
     `min_packet` is the inner packet, in bytes, that the path must carry for `AUTO` to prefer HTTP/3.
     `query_https` asks the DNS for HTTPS records (RFC 9460), None for never; `memory` knows what worked last time.
+    `certificate_origin` is the one host (lower case) and port that our client certificate is for, None for any.
     """
 
     engine: EngineName = EngineName.AUTO
@@ -53,6 +54,13 @@ class ConnectOptions:
     min_packet: int = 0
     query_https: QueryHttps | None = query_system
     memory: MemoryFile | None = None
+    certificate_origin: Address | None = None
+
+    def for_origin(self, host: str, port: int) -> ConnectOptions:
+        """The same without our client certificate, if that is for another proxy: a document may name any."""
+        if self.certificate_origin in (None, (host.lower(), port)):
+            return self
+        return replace(self, tls=replace(self.tls, certificate=None, key=None))
 
 
 class _PathTooNarrow(ConnectError):

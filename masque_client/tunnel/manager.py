@@ -54,7 +54,7 @@ from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
 from masque_client.tunnel.patience import patiently
 from masque_client.tunnel.probe import probe
 from masque_client.tunnel.route_policy import RoutePolicy, Unmatched, route_policy
-from masque_client.tunnel.upgrade import leave_narrow_path, return_to_http3
+from masque_client.tunnel.upgrade import leave_departing, leave_narrow_path, return_to_http3
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +131,8 @@ class ConnectIpTunnel:
             mark=DEFAULT_FWMARK,
             http=options.http,
             min_packet=MIN_IPV6_MTU,
+            memory=options.memory,
+            certificate_origin=options.authenticator.origin,
         )
         self._host = host
         self._clock = clock
@@ -334,12 +336,22 @@ class ConnectIpTunnel:
         self._stream.on_payloads = self._forwarder.deliver
         self._stack.callback(self._forwarder.stop)
         self._forwarder.start(self._stream)
-        self._connection.http.on_packet_size.append(self._on_packet_size)
+        self._attend(self._connection)
         if self._stream.max_payload < self._session.max_packet:
             self._on_packet_size()  # the path has changed while nobody listened
         self._stack.callback(self._stop_moving)
         if self._connection.fallback_reason is not None:
             self._mover = asyncio.create_task(self._return_to_http3())
+
+    def _attend(self, connection: ProxyConnection) -> None:
+        """Hear what changes about the connection that carries the tunnel."""
+        connection.http.on_packet_size.append(self._on_packet_size)
+        connection.http.on_going_away.append(self._on_going_away)
+
+    async def _leave_departing(self) -> None:
+        await leave_departing(self._template.host, self._template.port, self._dial, self._clock, self._move)
+        if self._connection.fallback_reason is not None:
+            await self._return_to_http3()
 
     async def _return_to_http3(self) -> None:
         await return_to_http3(self._template.host, self._template.port, self._dial, self._clock, self._move)
@@ -384,13 +396,17 @@ class ConnectIpTunnel:
             wanted = [entry.prefix for entry in self._session.assigned]
             self._forwarder.stop()
             self._stream.close()
-            await self._claim(session, stream, wanted)
+            try:
+                await self._claim(session, stream, wanted)
+            except BaseException:
+                connection.close()
+                raise
             old, self._connection, self._stream, self._session = self._connection, connection, stream, session
             old.close(f"moved to HTTP/{connection.http_version}")
             logger.info("the tunnel moved to HTTP/%d", connection.http_version)
             self._reconfigure()
             stream.on_payloads = self._forwarder.deliver
-            connection.http.on_packet_size.append(self._on_packet_size)
+            self._attend(connection)
             self._forwarder.start(stream)
 
     async def _claim(
@@ -428,6 +444,13 @@ class ConnectIpTunnel:
             case AddressesRequested():
                 self._session.reject_addresses(event.requests)  # not a site-to-site tunnel (digest I-29)
                 self._stream.pump()
+
+    def _on_going_away(self) -> None:
+        """The proxy will close the connection: have another one before it does."""
+        if self._moving.locked():
+            return  # on the way already
+        self._stop_moving()
+        self._mover = asyncio.create_task(self._leave_departing())
 
     def _on_packet_size(self) -> None:
         """The path carries larger or smaller packets than before: so does the tunnel."""

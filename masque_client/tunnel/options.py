@@ -8,6 +8,7 @@ from enum import StrEnum
 from masque_client.engine.interface import EngineName, TlsConfiguration
 from masque_client.http.authentication import Authenticator
 from masque_client.http.connector import HttpVersion
+from masque_client.http.network_memory import MemoryFile
 from masque_client.tunnel.dns import DnsFromProxy
 from masque_client.tunnel.failover import Failover
 from masque_client.tunnel.proxies import ProxyChoice
@@ -38,6 +39,7 @@ class TunnelOptions:
         failover: after which failures the next proxy is tried.
         unmatched: for addresses that the proxy advertises but the rules keep out of the tunnel.
         dns_from_proxy: how far the proxy is trusted with names.
+        memory: what worked on this network before; None remembers nothing.
         strict_rules: a rule that routes cannot express fails the tunnel, instead of being reported in its status.
     """
 
@@ -53,4 +55,5 @@ class TunnelOptions:
     failover: Failover = Failover.UNAVAILABLE
     unmatched: Unmatched = Unmatched.BLOCK
     dns_from_proxy: DnsFromProxy = DnsFromProxy.SPLIT
+    memory: MemoryFile | None = None
     strict_rules: bool = False

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 
 from masque_client.errors import MasqueError
 from masque_client.http.connector import ConnectOptions, ProxyConnection, connect
-from masque_client.http.stream import RESPONSE_TIMEOUT_S
 from masque_client.netio.clock import Clock
 from masque_client.pvd.names import HostPort
 from masque_client.tunnel.failover import HEAD_START_S
@@ -18,8 +17,6 @@ logger = logging.getLogger(__name__)
 DOWN_S = 30.0
 """A proxy that could not be reached is asked last for this long."""
 
-SILENCE_S = 0.9 * RESPONSE_TIMEOUT_S
-"""Nothing received for this long, a request included: a live proxy acknowledges within its round-trip time."""
 
 Connect = Callable[[str, int, ConnectOptions, Clock], Awaitable[ProxyConnection]]
 
@@ -61,6 +58,8 @@ class ProxyPool:
             return connection
         if connection.http.closed is None:
             self._leaving.append(connection)  # what runs on it may finish
+        elif connection.http.closed.error is not None:
+            self._down_until[origin] = self._clock.now() + DOWN_S  # it fell silent, say: ask others first
         del self._connections[origin]
         return None
 
@@ -72,18 +71,6 @@ class ProxyPool:
         if origin in self._dials:
             return now - self._dials[origin][1] >= HEAD_START_S
         return now < self._down_until.get(origin, now)
-
-    def drop_if_silent(self, origin: HostPort) -> None:
-        """A request was not answered: when nothing else came either, the proxy is gone, and all flows must move.
-
-        QUIC would find out by its idle timeout, half a minute later.
-        """
-        connection = self.existing(origin)
-        if connection is None or self._clock.now() - connection.http.last_received_at < SILENCE_S:
-            return
-        logger.info("%s has fallen silent", origin)
-        connection.close("no answer")
-        self._down_until[origin] = self._clock.now() + DOWN_S
 
     @property
     def connections(self) -> dict[HostPort, ProxyConnection]:

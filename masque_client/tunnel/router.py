@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from masque_client.engine.interface import Headers
-from masque_client.errors import ConnectError, DestinationBlocked, MasqueError, NameResolutionError, TimedOut
+from masque_client.errors import ConnectError, DestinationBlocked, MasqueError, NameResolutionError
 from masque_client.http.authentication import Authenticator
 from masque_client.http.connector import ProxyConnection
 from masque_client.netio.clock import Clock
@@ -178,11 +178,7 @@ class Router:
                     grease=self._grease,
                 )
 
-            try:
-                return await self._authenticator.request((proxy.authority.host, proxy.authority.port), send)
-            except TimedOut:
-                self.pool.drop_if_silent(proxy.authority)
-                raise
+            return await self._authenticator.request((proxy.authority.host, proxy.authority.port), send)
 
         async def attempt() -> UdpPath:
             return await use_first(

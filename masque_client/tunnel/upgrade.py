@@ -1,9 +1,9 @@
-"""Back to HTTP/3: a tunnel that had to take HTTP/2 tries again from time to time, for as long as it lives.
+"""Another connection for a living tunnel: when it is worth one, and how it is had. The manager moves the session.
 
-Over TCP, inner and outer loss recovery fight (RFC 9298 §6), so HTTP/2 is a makeshift; but what blocked UDP may go:
-another network, another rule. The first tries come soon, because a lost handshake also looks like a block.
-
-The other way is taken when a path becomes so narrow in mid-life that HTTP/3 cannot carry IPv6 inside any more.
+Back to HTTP/3: over TCP, inner and outer loss recovery fight (RFC 9298 §6), so HTTP/2 is a makeshift; but what blocked
+UDP may go: another network, another rule. The first tries come soon, because a lost handshake also looks like a block.
+To HTTP/2, when a path becomes so narrow in mid-life that HTTP/3 cannot carry IPv6 inside any more. And away from a
+proxy that says goodbye, before it goes (RFC 9114 §5.2).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 FIRST_RETRY_S = 10.0
 LONGEST_RETRY_S = 600.0
 ATTEMPT_TIMEOUT_S = 5.0
+LONGEST_DEPARTURE_RETRY_S = 30.0
 
 
 async def return_to_http3(
@@ -63,6 +64,28 @@ async def leave_narrow_path(
         logger.warning("the path has become too narrow for IPv6 inside, and HTTP/2 does not help: %s", error)
         return False
     return True
+
+
+async def leave_departing(
+    host: str,
+    port: int,
+    options: ConnectOptions,
+    clock: Clock,
+    move: Callable[[ProxyConnection], Awaitable[None]],
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Connect anew, at once and then after 1, 2, 4, … and at most 30 seconds, until `move` has taken one over."""
+    delay_s = 1.0
+    while True:
+        try:
+            await move(await connect(host, port, options, clock))
+        except MasqueError as error:
+            logger.info("the proxy is going away, and there is no new connection yet: %s", error)
+            await sleep(delay_s)
+            delay_s = min(2 * delay_s, LONGEST_DEPARTURE_RETRY_S)
+        else:
+            return
 
 
 def _wide_enough(connection: ProxyConnection, min_packet: int) -> ProxyConnection:

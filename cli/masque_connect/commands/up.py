@@ -79,6 +79,7 @@ async def _run(options: argparse.Namespace) -> int:
         address_request=options.address_request,
         failover=options.failover,
         unmatched=options.unmatched,
+        memory=shared.memory(tls),
         strict_rules=options.strict_rules,
     )
 

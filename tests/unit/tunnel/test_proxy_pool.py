@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from masque_client.errors import ConnectError
+from masque_client.engine.interface import ConnectionClosed
+from masque_client.errors import ConnectError, ConnectionLost
 from masque_client.http.connector import ConnectOptions, ProxyConnection
 from masque_client.netio.clock import Clock, VirtualClock
 from masque_client.pvd.names import HostPort
 from masque_client.tunnel.failover import HEAD_START_S
-from masque_client.tunnel.proxy_pool import DOWN_S, SILENCE_S, ProxyPool
+from masque_client.tunnel.proxy_pool import DOWN_S, ProxyPool
 
 TIMEOUT_S = 10.0
 A, B = HostPort("a.example", 443), HostPort("b.example", 443)
@@ -23,7 +24,7 @@ class FakeHttp:
     """As much of an `HttpConnection` as the pool looks at."""
 
     def __init__(self, now: float) -> None:
-        self.closed: object | None = None
+        self.closed: ConnectionClosed | None = None
         self.going_away = False
         self.handlers: dict[int, object] = {}
         self.last_received_at = now
@@ -37,7 +38,7 @@ class FakeConnection:
         return self.http.closed is not None
 
     def close(self, reason: str = "") -> None:
-        self.http.closed = self.http.closed or reason or "closed"
+        self.http.closed = self.http.closed or ConnectionClosed(0x100, reason, True, None)
 
 
 class Network:
@@ -151,7 +152,7 @@ def test_an_attempt_that_takes_long_is_trouble_before_it_fails() -> None:
 def test_an_ended_connection_is_replaced() -> None:
     async def scenario(network: Network) -> None:
         connection = await network.connected(A)
-        connection.http.closed = "by the proxy"
+        connection.http.closed = ConnectionClosed(0x100, "", True, None)
         assert network.pool.existing(A) is None
         await network.connected(A)
         assert network.dials == [A, A]
@@ -184,15 +185,15 @@ def test_what_is_still_running_then_ends_with_the_pool() -> None:
     run(scenario)
 
 
-def test_a_silent_proxy_is_dropped_and_one_that_only_refuses_to_answer_is_not() -> None:
+def test_a_proxy_whose_connection_broke_is_asked_last_and_one_that_closed_it_is_not() -> None:
     async def scenario(network: Network) -> None:
-        connection = await network.connected(A)
-        network.clock.advance(SILENCE_S - 1)
-        network.pool.drop_if_silent(A)
-        assert not connection.is_closed()
-        network.clock.advance(1)
-        network.pool.drop_if_silent(A)
-        assert connection.is_closed() and network.pool.is_troubled(A)
+        broken, polite = await network.connected(A), await network.connected(B)
+        broken.http.closed = ConnectionClosed(0, "silence", False, ConnectionLost("no packet for 8 s"))
+        polite.close()
+        assert network.pool.existing(A) is None and network.pool.existing(B) is None
+        assert network.pool.is_troubled(A) and not network.pool.is_troubled(B)
+        network.clock.advance(DOWN_S)
+        assert not network.pool.is_troubled(A)
 
     run(scenario)
 
