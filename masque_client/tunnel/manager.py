@@ -18,23 +18,22 @@ import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface
+from ipaddress import IPv4Network, IPv6Network
 from types import TracebackType
 from typing import Self
 
 from masque_client.dataplane.forwarder import Forwarder, Traffic
 from masque_client.engine.interface import EngineStatistics, Headers
-from masque_client.errors import HostError, MasqueError, ProxyRefused, PvdError, TimedOut
+from masque_client.errors import HostError, MasqueError, ProxyRefused, TimedOut
 from masque_client.host.dns import DnsConfiguration, DnsTransport
 from masque_client.host.interface import DEFAULT_FWMARK, HostConfiguration, HostNetwork, OuterFlow
-from masque_client.host.state import is_default_in_disguise
 from masque_client.http.connector import ConnectOptions, HttpVersion, ProxyConnection, connect
 from masque_client.http.liveness import LivenessStatistics
 from masque_client.http.stream import SessionStream
 from masque_client.netio.clock import Clock
 from masque_client.netio.tun import TunDevice
 from masque_client.protocol.connect import ip_request_headers
-from masque_client.protocol.ip_capsules import ANY_IPV4, ANY_IPV6, RequestedAddress, to_prefixes
+from masque_client.protocol.ip_capsules import ANY_IPV4, ANY_IPV6, RequestedAddress
 from masque_client.protocol.ip_session import (
     AddressesAssigned,
     AddressesRequested,
@@ -53,8 +52,9 @@ from masque_client.tunnel.failover import use_first
 from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
 from masque_client.tunnel.patience import patiently
 from masque_client.tunnel.probe import probe
-from masque_client.tunnel.route_policy import RoutePolicy, Unmatched, route_policy
+from masque_client.tunnel.route_policy import RoutePolicy
 from masque_client.tunnel.upgrade import leave_departing, leave_narrow_path, return_to_http3
+from masque_client.tunnel.wish import advertised_prefixes, host_addresses, wish
 
 logger = logging.getLogger(__name__)
 
@@ -304,7 +304,7 @@ class ConnectIpTunnel:
         await self._wait_for(lambda: bool(self._session.routes), ROUTES_TIMEOUT_S)
 
     def _has_address(self) -> bool:
-        return bool(self._addresses())
+        return bool(host_addresses(self._session, self._interface_id))
 
     async def _wait_for(self, condition: Callable[[], bool], timeout_s: float | None = None) -> None:
         """Until `condition` holds or `timeout_s` has passed; raises when the session ends first."""
@@ -479,7 +479,11 @@ class ConnectIpTunnel:
     def _apply(self) -> None:
         mtu = min(self._stream.max_payload, MAX_TUNNEL_MTU)
         self._session.max_packet = mtu
-        wanted = self._wanted(mtu)
+        outer = OuterFlow(self._connection.transport, self._connection.link.local_address, self._connection.address)
+        addresses = host_addresses(self._session, self._interface_id)
+        wanted, self._route_policy = wish(
+            self._tun.name, mtu, addresses, advertised_prefixes(self._session), self._proxy, self._options, outer
+        )
         if not wanted.addresses:
             raise HostError("the proxy withdrew every address", hint="try again later, or ask the proxy's operator")
         self._host.apply(wanted)
@@ -500,52 +504,6 @@ class ConnectIpTunnel:
             zones=() if document is None else document.dns_zones,
         )
         return self._dns != before
-
-    def _wanted(self, mtu: int) -> HostConfiguration:
-        """The host network that the session's state asks for."""
-        usable = HostConfiguration(device=self._tun.name, mtu=mtu, addresses=tuple(self._addresses())).usable_families
-        policy = self._judge_routes([route for route in self._routes() if route.version in usable])
-        unreachable = policy.excluded if self._options.unmatched is Unmatched.BLOCK else ()
-        is_full_tunnel = any(is_default_in_disguise(route) for route in (*policy.tunnel, *unreachable))
-        connection = self._connection
-        outer = OuterFlow(connection.transport, connection.link.local_address, connection.address)
-        return HostConfiguration(
-            device=self._tun.name,
-            mtu=mtu,
-            addresses=tuple(address for address in self._addresses() if address.version in usable),
-            routes=policy.tunnel,
-            unreachable=unreachable,
-            # A full tunnel of one family must not let the other one leak past it.
-            block_ipv4=is_full_tunnel and 4 not in usable,
-            block_ipv6=is_full_tunnel and 6 not in usable,
-            outer_flows=(outer,),
-        )
-
-    def _judge_routes(self, advertised: list[IPv4Network | IPv6Network]) -> RoutePolicy:
-        """What the proxy's rules let into the tunnel."""
-        proxies = self._options.proxies
-        policy = route_policy(advertised, self._proxy, proxies.proxies, proxies.rules)
-        if policy.unsupported and self._options.strict_rules:
-            raise PvdError(
-                "; ".join(map(str, policy.unsupported)), hint="leave out --strict-rules to tunnel in spite of it"
-            )
-        if advertised and not policy.tunnel:
-            raise PvdError(
-                f"the rules let nothing that {self._template.host} advertises into the tunnel",
-                hint="see the rules: masque-connect discover HOST",
-            )
-        self._route_policy = policy
-        return policy
-
-    def _addresses(self) -> list[IPv4Interface | IPv6Interface]:
-        """One host address of every assigned prefix, alone on its link: what is around it only routes may say."""
-        hosts = [assigned.host_address(self._interface_id) for assigned in self._session.assigned]
-        return [ip_interface(host) for host in hosts if host is not None]
-
-    def _routes(self) -> list[IPv4Network | IPv6Network]:
-        """What the proxy advertises, as prefixes, without those that must never leave this machine or link."""
-        prefixes = to_prefixes(self._session.routes)
-        return [prefix for prefix in prefixes if not (prefix.is_loopback or prefix.is_link_local)]
 
     def _on_writable(self) -> None:
         if self._is_up:
