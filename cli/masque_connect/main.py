@@ -15,6 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 from masque_connect.exit_codes import ExitCode, exit_code_for
+from masque_connect.interruption import Interrupted
 
 
 def entry_point() -> NoReturn:
@@ -88,7 +89,7 @@ def report(error: str, hint: str) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    raise Interrupted
 
 
 class _Parser(argparse.ArgumentParser):

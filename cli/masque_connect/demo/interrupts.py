@@ -7,9 +7,11 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
+from masque_connect.interruption import Interrupted
+
 
 class Interrupts:
-    """While active, the first SIGINT or SIGTERM raises KeyboardInterrupt, at once or after a `deferred` block.
+    """While active, the first SIGINT or SIGTERM raises `Interrupted`, at once or after a `deferred` block.
 
     Later signals are ignored: the clean-up that the first one started must finish.
     """
@@ -46,4 +48,4 @@ class Interrupts:
     def _raise_if_due(self) -> None:
         if self._pending and not self._raised and self._depth == 0:
             self._raised = True
-            raise KeyboardInterrupt
+            raise Interrupted
