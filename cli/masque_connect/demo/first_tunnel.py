@@ -15,13 +15,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColu
 
 from masque_client.errors import MasqueError
 from masque_client.testing.dns import Answer, query
-from masque_client.testing.netns import Snapshot
 from masque_client.testing.ping import ping
 from masque_client.testing.transfer import TransferResult, download, upload
 from masque_connect.demo import world as w
 from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor, StepFailed
 from masque_connect.demo.interrupts import Interrupts
 from masque_connect.demo.settings import MIB, Settings
+from masque_connect.demo.staging import stage
 from masque_connect.exit_codes import ExitCode
 from masque_connect.render import SCHEMA_VERSION, remark, remarks
 
@@ -47,18 +47,12 @@ def run_first_tunnel(settings: Settings, interrupts: Interrupts) -> dict[str, An
         "clean": False,
         "leftovers": [],
     }
-    before = Snapshot.take()
-    world = w.World(interrupts, through_relay=settings.through_relay)
-    try:
-        with world:
-            try:
-                _Scenario(world, settings, result).run()
-            except (MasqueError, OSError) as error:
-                result["error"] = str(error)
-                _show_logs(world)
-                remark(f"failed: {error}")
-    finally:
-        result["leftovers"] += before.difference(Snapshot.take()) + world.namespaces_left()
+    stage(
+        lambda world: _Scenario(world, settings, result).run(),
+        result,
+        interrupts,
+        through_relay=settings.through_relay,
+    )
     result["clean"] = not result["leftovers"]
     result["ok"] = all(result[part]["ok"] for part in ("discovery", "connect_udp", "connect_ip", "ipv6"))
     return result
@@ -254,10 +248,3 @@ def _progress(label: str, size: int) -> Iterator[Callable[[int], None] | None]:
     with Progress(*columns, console=remarks, transient=True) as bar:
         task = bar.add_task(label, total=size)
         yield lambda done: bar.update(task, completed=done)
-
-
-def _show_logs(world: w.World) -> None:
-    for name, lines in world.tails():
-        remark(f"--- last lines of {name}")
-        for line in lines or ["(silent)"]:
-            remark(f"    {line}")

@@ -16,15 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from masque_client.errors import MasqueError
 from masque_client.protocol.mtu import inner_max, udp_payload_for_link
-from masque_client.testing.netns import Snapshot
 from masque_client.testing.ping import ping
 from masque_client.testing.transfer import TransferResult, download, upload
 from masque_connect.demo import world as w
 from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor, StepFailed
 from masque_connect.demo.interrupts import Interrupts
 from masque_connect.demo.settings import MIB, Settings
+from masque_connect.demo.staging import stage
 from masque_connect.render import SCHEMA_VERSION, remark
 
 DEFAULT_MIB = 10
@@ -48,24 +47,11 @@ def run_mtu(settings: Settings, interrupts: Interrupts) -> dict[str, Any]:
         "clean": False,
         "leftovers": [],
     }
-    before = Snapshot.take()
     for through_relay in (False, True):
-        world = w.World(interrupts, through_relay=through_relay)
-        try:
-            with world:
-                try:
-                    _Scenario(world, settings, result).run()
-                except (MasqueError, OSError) as error:
-                    result["error"] = str(error)
-                    for name, lines in world.tails():
-                        remark(f"--- last lines of {name}")
-                        for line in lines or ["(silent)"]:
-                            remark(f"    {line}")
-                    remark(f"failed: {error}")
-        finally:
-            result["leftovers"] += before.difference(Snapshot.take()) + world.namespaces_left()
-        if "error" in result:
-            break
+        if "error" not in result:
+            stage(
+                lambda world: _Scenario(world, settings, result).run(), result, interrupts, through_relay=through_relay
+            )
     result["clean"] = not result["leftovers"]
     result["ok"] = all(case["ok"] for case in result["cases"].values())
     return result

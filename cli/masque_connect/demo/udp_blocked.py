@@ -14,9 +14,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from masque_client.errors import MasqueError
 from masque_client.testing.dns import query
-from masque_client.testing.netns import Snapshot
 from masque_client.testing.ping import ping
 from masque_client.testing.transfer import SlowUpload, download, upload
 from masque_connect.demo import world as w
@@ -24,6 +22,7 @@ from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor, StepFailed
 from masque_connect.demo.first_tunnel import LOCAL_DNS
 from masque_connect.demo.interrupts import Interrupts
 from masque_connect.demo.settings import MIB, Settings
+from masque_connect.demo.staging import stage
 from masque_connect.render import SCHEMA_VERSION, remark
 
 MAX_SECONDS_TO_DATA = 3.0
@@ -49,21 +48,7 @@ def run_udp_blocked(settings: Settings, interrupts: Interrupts) -> dict[str, Any
         "clean": False,
         "leftovers": [],
     }
-    before = Snapshot.take()
-    world = w.World(interrupts, through_relay=False)
-    try:
-        with world:
-            try:
-                _Scenario(world, settings, result).run()
-            except (MasqueError, OSError) as error:
-                result["error"] = str(error)
-                for name, lines in world.tails():
-                    remark(f"--- last lines of {name}")
-                    for line in lines or ["(silent)"]:
-                        remark(f"    {line}")
-                remark(f"failed: {error}")
-    finally:
-        result["leftovers"] += before.difference(Snapshot.take()) + world.namespaces_left()
+    stage(lambda world: _Scenario(world, settings, result).run(), result, interrupts)
     result["clean"] = not result["leftovers"]
     result["ok"] = all(result[part]["ok"] for part in ("http3", "connect_udp", "connect_ip", "return_to_http3"))
     return result
