@@ -20,6 +20,17 @@ from masque_client.pvd.names import HostPort
 from masque_client.tunnel.patience import PATIENCE_S
 
 
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    """Everything that commands which connect to a proxy have in common."""
+    add_engine(parser)
+    add_http(parser)
+    add_trust(parser)
+    add_authentication(parser)
+    add_timeout(parser)
+    add_grease(parser)
+    add_verbose(parser)
+
+
 def add_verbose(parser: argparse.ArgumentParser) -> None:
     """-v for remarks, -vv for everything; both show tracebacks."""
     parser.add_argument("-v", "--verbose", action="count", default=0, help="remarks on stderr; twice for details")

@@ -44,13 +44,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_routing(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout when ready")
-    shared.add_engine(parser)
-    shared.add_http(parser)
-    shared.add_trust(parser)
-    shared.add_authentication(parser)
-    shared.add_timeout(parser)
-    shared.add_grease(parser)
-    shared.add_verbose(parser)
+    shared.add_connection(parser)
     parser.set_defaults(command=run)
 
 
