@@ -1,4 +1,4 @@
-"""The fast engine: HTTP/3 over qh3, a fork of aioquic with a Rust core. The only importer of qh3.
+"""The fast engine: HTTP/3 over qh3, a fork of aioquic with a Rust core. With `qh3_quic.py` the only importer of qh3.
 
 What qh3 2.1 does differently from what its interface suggests, found by running it:
 
@@ -20,7 +20,6 @@ What qh3 2.1 does differently from what its interface suggests, found by running
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,11 +28,9 @@ from qh3.h3 import events as h3_events
 from qh3.quic import events as quic_events
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection, QuicConnectionError
-from qh3.quic.packet import QuicErrorCode, QuicTransportParameters
-from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
 
 from masque_client.engine import h3_rules, trust
-from masque_client.engine.closing import CRYPTO_ERROR, CRYPTO_FRAME, NO_COMMON_VERSION, Closing, Origin
+from masque_client.engine.closing import Closing
 from masque_client.engine.first_flight import AmplificationLimit, FirstFlight
 from masque_client.engine.h3_engine import H3Engine
 from masque_client.engine.h3_listener import ALPN, CONNECTION_ID_BYTES, CONNECTION_WINDOW, STREAM_WINDOW
@@ -46,217 +43,14 @@ from masque_client.engine.interface import (
     ProbeAcknowledged,
     ReceivedBuffer,
 )
-from masque_client.engine.pacing import BURST_S, Pacer
-from masque_client.engine.version_negotiation import by_our_preference, find_downgrade
+from masque_client.engine.pacing import Pacer
+from masque_client.engine.qh3_quic import OpenQuicConnection
 from masque_client.errors import ConfigurationError, ConnectionLost, RemoteProtocolError
-from masque_client.protocol.mtu import max_http_datagram
 from masque_client.protocol.quic_invariants import parse_long_header
-
-_DECODE_ERROR = CRYPTO_ERROR + 50
-"""The TLS alert decode_error (RFC 8446 §6.2)."""
-_PACING_SLACK_S = BURST_S / 2
-_IDLE_TIMEOUT = "Idle timeout"
-_DATAGRAM_OVERHEAD = 1 + CONNECTION_ID_BYTES + 2 + 16 + 3
-"""What a packet with one DATAGRAM adds: short header, AEAD tag, frame type and Length."""
-
 
 _PING_FRAME = 1
 _PROBE_CONTEXT_ID, _PROBE_CONTEXT_ID_OF_SERVER = b"\x3e", b"\x3f"
 """Context IDs of one byte that each side may allocate (RFC 9298 §4: even for clients) and that we never register."""
-
-
-class _Quic(QuicConnection):
-    """qh3's connection, opened up. Every private attribute of qh3's that we touch is touched here."""
-
-    _peer_parameters: tuple[Any, ...] | None = None
-    _has_switched = False
-    starts = 0
-    """How often a handshake began: again after a Retry or Version Negotiation packet."""
-
-    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
-        """As in qh3, which in addition parses each packet again for a log that is off."""
-        if self._core is None:
-            return []
-        poll, transmits = self._core.poll_transmit, []
-        try:
-            while (transmit := poll(now)) is not None:
-                transmits.append((transmit[0], transmit[1]))
-        except RuntimeError as error:
-            raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, None, str(error)) from error
-        return transmits
-
-    def get_timer(self) -> float | None:
-        """The next timer; qh3's pacing timer, often microseconds away with nothing to send, is put off a little."""
-        timer = self._core.get_timer() if self._core is not None else None
-        if timer is None:
-            return None
-        kind, at = timer
-        return at + _PACING_SLACK_S if kind == "pacing" else at
-
-    def receive_train(self, data: bytes, segment_size: int, address: Address, now: float) -> None:
-        """A GRO buffer; after the handshake without slicing it for that log."""
-        if self._core is None or not self._handshake_complete:
-            if self._core is not None and self._is_client and not self._has_switched:
-                self._follow_version(self._core.version, data)
-            self.receive_gro_buffer(data, segment_size, address, now)
-            return
-        self._call_core(self._core.receive_gro_buffer, data, segment_size, address, now)
-        self._drain_core()
-
-    def _follow_version(self, ours: int, data: bytes) -> None:
-        """Let a client follow the server to another version; qh3 does so in the server's very first packet only.
-
-        That packet may as well be an ACK in the first version, when the rest of the ClientHello was late.
-        """
-        header = parse_long_header(data)
-        if header is None or not header.is_initial:
-            return
-        if header.version != ours and header.version in self._configuration.supported_versions:
-            self._has_switched = True
-            self._set_version(header.version)
-
-    def _drain_core(self) -> None:
-        """As in qh3, which lets the errors of reading a cut or senseless TLS message escape instead of closing."""
-        try:
-            super()._drain_core()
-        except (AssertionError, LookupError, TypeError, ValueError) as error:
-            self.close(_DECODE_ERROR, CRYPTO_FRAME, f"a TLS message cannot be read: {error}")
-
-    def hand_over(self, waiting: deque[bytes], room: int, tokens: float) -> int:
-        """Take datagrams from the front while `room` and `tokens`, in bytes, last; returns the bytes used."""
-        send, take, used = self._require_core().send_datagram, waiting.popleft, 0
-        while waiting and used < tokens:
-            cost = len(waiting[0]) + _DATAGRAM_OVERHEAD
-            if used + cost > room:
-                break
-            send(take())
-            used += cost
-        return used
-
-    def _call_core(self, function: Any, *arguments: Any) -> Any:
-        if self._peer_parameters is None and function.__name__ == "apply_peer_transport_parameters":
-            self._peer_parameters = arguments
-        return super()._call_core(function, *arguments)
-
-    def lower_packet_size(self, size: int) -> None:
-        """Smaller packets from now on; what the peer allowed of streams and data since it said so stays as it is."""
-        assert self._peer_parameters is not None
-        *others, _ = self._peer_parameters  # the last one is max_udp_payload_size
-        super()._call_core(self._require_core().apply_peer_transport_parameters, *others, size)
-
-    def build_probe(self, ping: int, datagram: bytes, now: float) -> list[tuple[bytes, Address]]:
-        """Packets with a PING of this number and a DATAGRAM frame: one, unless something else was due as well."""
-        core = self._require_core()
-        core.send_ping(ping)
-        core.send_datagram(datagram)
-        return self.datagrams_to_send(now)
-
-    def _create_core(self, remote_addr: Any, initial_dcid: bytes, now: float) -> None:
-        # A server's core counts the first packet and not the UDP payload around it against the limit of RFC 9000 §8.1,
-        # and then fails instead of waiting. It is told that the address is valid; `AmplificationLimit` keeps the limit.
-        after_retry = self._retry_source_connection_id
-        if not self._is_client:
-            self._retry_source_connection_id = b""
-        super()._create_core(remote_addr, initial_dcid, now)
-        self._retry_source_connection_id = after_retry
-        self.starts += 1
-
-    def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
-        """A server follows the client's order of versions: put the client's in ours (RFC 9368 §2.3)."""
-        bridge = super()._create_tls(remote_source_cid)
-        parse, ours = bridge.parse_transport_parameters, self._configuration.supported_versions
-
-        def parse_and_sort(data: bytes, *, from_session_ticket: bool = False) -> QuicTransportParameters:
-            parameters = parse(data, from_session_ticket=from_session_ticket)
-            if (information := parameters.version_information) is not None:
-                information.available_versions = by_our_preference(information.available_versions, ours)
-            return parameters
-
-        if not self._is_client:
-            bridge.parse_transport_parameters = parse_and_sort  # type: ignore[method-assign]
-        return bridge
-
-    def _drain_tls(self) -> None:
-        """A client trusts Version Negotiation packets, which anybody can write: check them (RFC 9368 §4)."""
-        parameters = self._tls.remote_transport_parameters if self._tls is not None and self._is_client else None
-        if parameters is not None:
-            information = parameters.version_information
-            downgrade = find_downgrade(
-                (information.chosen_version, information.available_versions) if information is not None else None,
-                in_use=self.version,
-                ours=self._configuration.supported_versions,
-                has_restarted=self._version_negotiated,
-            )
-            if downgrade:
-                raise QuicTlsBridgeError(QuicErrorCode.VERSION_NEGOTIATION_ERROR, downgrade)
-        super()._drain_tls()
-
-    @property
-    def version(self) -> int:
-        """The version in use; 0 before the first packet."""
-        return self._tls.version if self._tls is not None else 0
-
-    @property
-    def is_started(self) -> bool:
-        return self._core is not None
-
-    @property
-    def is_unanswered(self) -> bool:
-        """Nothing has been received yet."""
-        return self._core is not None and self._core.state == "first_flight"
-
-    @property
-    def closing(self) -> Closing | None:
-        event, core = self._close_event, self._core
-        if event is None:
-            return None
-        state = core.state if core is not None else "terminated"
-        if event.reason_phrase == NO_COMMON_VERSION and state == "first_flight":
-            origin = Origin.VERSIONS
-        elif state == "terminated" and event.reason_phrase == _IDLE_TIMEOUT:
-            origin = Origin.IDLE
-        elif state == "draining":
-            origin = Origin.PEER
-        else:
-            origin = Origin.LOCAL
-        return Closing(origin, event.error_code, event.frame_type, event.reason_phrase)
-
-    @property
-    def room(self) -> int:
-        """Bytes that the congestion window still allows."""
-        core = self._require_core()
-        return int(core.congestion_window - core.bytes_in_flight)
-
-    @property
-    def window_and_rtt(self) -> tuple[int, float | None]:
-        core = self._require_core()
-        return core.congestion_window, core.smoothed_rtt
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """`(current packet size, length of the peer's connection id)`."""
-        assert self._tls is not None
-        return self._require_core().active_path[5], len(self._tls.remote_initial_source_connection_id or b"")
-
-    def datagram_content(self, packet_size: int) -> int:
-        """Bytes of DATAGRAM frame content that fill a packet of `packet_size` bytes."""
-        return max_http_datagram(packet_size, connection_id_length=self.sizes[1], quarter_stream_id_length=0)
-
-    @property
-    def peer_max_datagram_frame(self) -> int:
-        return self._remote_max_datagram_frame_size or 0
-
-    @property
-    def may_open_request(self) -> bool:
-        allowed, _, opened, _ = self._require_core().stream_limits
-        return opened < allowed
-
-    def snapshot(self) -> tuple[float | None, int, int, int]:
-        """`(rtt, packets lost, window, in flight)`."""
-        core = self._core
-        if core is None:
-            return None, 0, 0, 0
-        return core.smoothed_rtt or None, core.loss_total, core.congestion_window, core.bytes_in_flight
 
 
 class _H3(h3_connection.H3Connection):
@@ -304,7 +98,7 @@ class Qh3Engine(H3Engine):
         self, configuration: EngineConfiguration, *, original_destination_connection_id: bytes | None = None
     ) -> None:
         super().__init__(configuration)
-        self._connection = self._quic = _Quic(
+        self._connection = self._quic = OpenQuicConnection(
             configuration=_quic_configuration(configuration),
             original_destination_connection_id=original_destination_connection_id,
         )
