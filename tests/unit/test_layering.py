@@ -30,7 +30,7 @@ IMPURE_MODULES = {"asyncio", "os", "random", "secrets", "select", "socket", "sub
 IMPORTERS = {
     "aioquic": {"masque_client/engine/aioquic_engine.py"},
     "qh3": {"masque_client/engine/qh3_engine.py", "masque_client/engine/qh3_quic.py"},
-    "h2": {"masque_client/engine/h2_engine.py"},
+    "h2": {"masque_client/engine/h2_engine.py", "masque_client/engine/h2_listener.py"},
 }
 
 

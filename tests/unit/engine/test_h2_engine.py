@@ -19,7 +19,8 @@ from hyperframe.frame import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masque_client.engine.h2_engine import CONNECTION_WINDOW, MAX_REQUESTS, STREAM_WINDOW, H2Engine
+from masque_client.engine.h2_engine import H2Engine
+from masque_client.engine.h2_listener import CONNECTION_WINDOW, MAX_REQUESTS, STREAM_WINDOW
 from masque_client.engine.h2_stream import MAX_CONTENT_BYTES
 from masque_client.engine.interface import (
     ConnectionClosed,
