@@ -100,13 +100,19 @@ def _explain_application(closing: Closing, peer: str) -> MasqueError | None:
     if closing.origin is Origin.LOCAL:
         return RemoteProtocolError(
             closing.reason or "an HTTP/3 rule was broken",
-            clause=describe(closing.error_code),
+            clause=_clause_of(closing.error_code),
             code=closing.error_code,
             connection_error=True,
         )
     if closing.error_code == H3ErrorCode.H3_NO_ERROR:
         return None
     return ConnectionLost(f"{peer} closed the connection: {describe(closing.error_code)}{_because(closing)}")
+
+
+def _clause_of(error_code: int) -> str:
+    """The libraries say which error it is, not which rule: the clause that defines the error is as near as we get."""
+    table = "RFC 9204 §6" if error_code >= H3ErrorCode.QPACK_DECOMPRESSION_FAILED else "RFC 9114 §8.1"
+    return f"{table} {describe(error_code)}"
 
 
 def _explain_alert(closing: Closing, peer: str, *, is_client: bool, certificate: bytes | None) -> MasqueError:

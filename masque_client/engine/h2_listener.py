@@ -95,7 +95,9 @@ class H2Listener:
         except h2.exceptions.ProtocolError as error:  # the library has queued the GOAWAY for it
             code = int(getattr(error, "error_code", H2ErrorCode.PROTOCOL_ERROR))
             reason = str(error) or type(error).__name__
-            self._finish(to_http3(code), reason, _broken_rule(reason, describe_http2(code), to_http3(code)))
+            self._finish(
+                to_http3(code), reason, _broken_rule(reason, f"RFC 9113 §7 {describe_http2(code)}", to_http3(code))
+            )
             return
         for event in found:
             if self._is_closed:
@@ -164,7 +166,7 @@ class H2Listener:
             self._finish(error.code, str(error), error)
         elif stream_id in self._streams:
             self.reset_stream(stream_id, error.code)
-            self._events.append(StreamReset(stream_id, error.code))
+            self._events.append(StreamReset(stream_id, error.code, error))
         else:  # a request too malformed to become one
             self._reset(stream_id, error.code)
 
@@ -197,6 +199,8 @@ class H2Listener:
         stream = self._streams.get(stream_id)
         if stream is None:
             if self._is_client:
+                if stream_id % 2 == 0:
+                    raise _broken_rule("the server opened a stream", "RFC 9113 §5.1.1")
                 return  # of a request we have given up
             h3_rules.check_request(headers)
             is_tunnel = any(name == b":protocol" for name, _ in headers)

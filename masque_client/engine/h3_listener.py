@@ -198,7 +198,7 @@ class H3Listener(abc.ABC):
             self._close(error.code, str(error), error)
         elif stream_id in self._streams:
             self.reset_stream(stream_id, error.code)
-            self._events.append(StreamReset(stream_id, error.code))
+            self._events.append(StreamReset(stream_id, error.code, error))
         else:  # a request too malformed to become one
             self._abandon(stream_id, error.code)
 

@@ -24,6 +24,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol, TextIO, runtime_checkable
 
+from masque_client.errors import RemoteProtocolError
 from masque_client.protocol.quic_invariants import QUIC_VERSION_1, QUIC_VERSION_2
 
 Address = tuple[str, int]
@@ -156,10 +157,14 @@ class DatagramsReceived:
 
 @dataclass(frozen=True, slots=True)
 class StreamReset:
-    """The peer abandoned its sending half (RESET_STREAM). DATAGRAMs for the stream are no longer delivered."""
+    """The peer abandoned its sending half (RESET_STREAM). DATAGRAMs for the stream are no longer delivered.
+
+    With an `error` it was us, on both halves: the peer had broken the rule that it names.
+    """
 
     stream_id: int
     error_code: int
+    error: RemoteProtocolError | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
@@ -37,7 +38,7 @@ from masque_client.engine.interface import (
     StreamEngine,
     StreamReset,
 )
-from masque_client.errors import ConnectionLost, MasqueError
+from masque_client.errors import ConnectionLost, MasqueError, RemoteProtocolError
 from masque_client.http.liveness import LivenessStatistics
 from masque_client.http.path_mtu import PathMtuKeeper, PathView
 from masque_client.http.watchdog import Watchdog
@@ -58,8 +59,8 @@ class StreamHandler(Protocol):
     def on_datagrams(self, payloads: list[bytes]) -> None:
         """HTTP Datagram Payloads arrived. The hot path."""
 
-    def on_reset(self, error_code: int) -> None:
-        """The peer abandoned its sending half: nothing more comes."""
+    def on_reset(self, error_code: int, error: RemoteProtocolError | None) -> None:
+        """The peer abandoned its sending half, or we did over the rule in `error`: nothing more comes."""
 
     def on_stop_sending(self, error_code: int) -> None:
         """The peer reads no more of ours; a response may still come (RFC 9114 §4.1)."""
@@ -125,6 +126,7 @@ class HttpConnection:
         on_closed: called once, last, when the connection is gone; a client closes its link here.
         on_connection_id: server side: called with (connection id, True) when issued and (…, False) when retired.
         path: HTTP/3: what the kernel knows of the path. With it the packet size follows the path MTU.
+        violations: where the rules that the peer broke are counted, by clause; its own when None.
 
     Attributes:
         on_packet_size: called when `datagram_capacity` has changed with the path; whoever depends on it adds itself.
@@ -141,6 +143,7 @@ class HttpConnection:
         on_closed: Callable[[HttpConnection], None] | None = None,
         on_connection_id: Callable[[HttpConnection, bytes, bool], None] | None = None,
         path: PathView | None = None,
+        violations: Counter[str] | None = None,
     ) -> None:
         self.engine: HttpEngine = engine
         self.clock = clock
@@ -150,6 +153,7 @@ class HttpConnection:
         self.settings: SettingsReceived | None = None
         self.going_away = False
         self.closed: ConnectionClosed | None = None
+        self.violations: Counter[str] = Counter() if violations is None else violations
         # All that HTTP/3 and HTTP/2 differ in here: the unit that link and engine exchange.
         self._take: Callable[[Any, float], None]
         self._output: Callable[[float], Any]
@@ -308,9 +312,11 @@ class HttpConnection:
             case HeadersReceived(stream_id, headers, end_stream):
                 if (handler := self._handler_for(stream_id, headers)) is not None:
                     handler.on_headers(headers, end_stream=end_stream)
-            case StreamReset(stream_id, error_code):
+            case StreamReset(stream_id, error_code, error):
+                if error is not None:
+                    self.count_violation(error)
                 if (handler := self.handlers.get(stream_id)) is not None:
-                    handler.on_reset(error_code)
+                    handler.on_reset(error_code, error)
             case StopSendingReceived(stream_id, error_code):
                 if (handler := self.handlers.get(stream_id)) is not None:
                     handler.on_stop_sending(error_code)
@@ -369,6 +375,8 @@ class HttpConnection:
             # What the engine still wants to say, its CONNECTION_CLOSE, goes out before we let go.
             self._send(self._output(self.clock.now()))
         self.closed = event
+        if isinstance(event.error, RemoteProtocolError):
+            self.count_violation(event.error)
         self._watchdog.close()
         if self._path_mtu is not None:
             self._path_mtu.close()
@@ -385,6 +393,11 @@ class HttpConnection:
             handler.on_connection_closed(error)
         if self._on_closed is not None:
             self._on_closed(self)
+
+    def count_violation(self, error: RemoteProtocolError) -> None:
+        """The peer broke a rule, and its stream or the connection ends for it."""
+        logger.warning("the peer broke a rule: %s", error)
+        self.violations[error.clause] += 1
 
     def closed_error(self) -> MasqueError:
         """Why the connection is gone, as an error to raise. Only once `closed` is set."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
@@ -44,6 +45,7 @@ class ConnectOptions:
     `min_packet` is the inner packet, in bytes, that the path must carry for `AUTO` to prefer HTTP/3.
     `query_https` asks the DNS for HTTPS records (RFC 9460), None for never; `memory` knows what worked last time.
     `certificate_origin` is the one host (lower case) and port that our client certificate is for, None for any.
+    `violations` counts, over all connections made with these options, the rules that proxies broke, by clause.
     """
 
     engine: EngineName = EngineName.AUTO
@@ -55,6 +57,7 @@ class ConnectOptions:
     query_https: QueryHttps | None = query_system
     memory: MemoryFile | None = None
     certificate_origin: Address | None = None
+    violations: Counter[str] = field(default_factory=Counter, compare=False)
 
     def for_origin(self, host: str, port: int) -> ConnectOptions:
         """The same without our client certificate, if that is for another proxy: a document may name any."""
@@ -137,7 +140,9 @@ async def _handshake(
         if MIN_UDP_PAYLOAD <= (limit := link.max_udp_payload()) < max_udp_payload:
             connection.http.fail_handshake(_PathTooNarrow(address, limit))
 
-    http = HttpConnection(engine, link.send, clock, on_closed=lambda _: link.close(), path=link)
+    http = HttpConnection(
+        engine, link.send, clock, on_closed=lambda _: link.close(), path=link, violations=options.violations
+    )
     connection = ProxyConnection(http, link, address)
     try:
         http.connect(address)
@@ -157,7 +162,7 @@ async def dial_http2(address: Address, host: str, options: ConnectOptions, clock
     logger.debug("dialling %s over TCP", address)
     link = await TcpLink.dial(address, host, options.tls, mark=options.mark)
     engine = H2Engine(EngineConfiguration(server_name=host, tls=options.tls), link.peer_certificate)
-    http = HttpConnection(engine, link.send, clock, on_closed=lambda _: link.close())
+    http = HttpConnection(engine, link.send, clock, on_closed=lambda _: link.close(), violations=options.violations)
     connection = ProxyConnection(http, link, address)
     try:
         carry(link, engine, http)

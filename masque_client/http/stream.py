@@ -169,10 +169,10 @@ class SessionStream(Generic[EventT]):
         """See `StreamHandler`."""
         self._guard(lambda: self.session.receive_data(data, end_stream=end_stream))
 
-    def on_reset(self, error_code: int) -> None:
+    def on_reset(self, error_code: int, error: RemoteProtocolError | None = None) -> None:
         """See `StreamHandler`."""
         self._guard(lambda: self.session.receive_reset(error_code))
-        self._abandon(ConnectionLost(f"the proxy reset the request stream: {describe(error_code)}"))
+        self._abandon(error or ConnectionLost(f"the proxy reset the request stream: {describe(error_code)}"))
 
     def on_stop_sending(self, error_code: int) -> None:
         """A proxy's normal close is STOP_SENDING next to FIN; before the response it means nothing yet (H-31, F-4)."""
@@ -209,8 +209,10 @@ class SessionStream(Generic[EventT]):
             self.on_payloads(packets)
 
     def _violation(self, error: RemoteProtocolError) -> None:
-        logger.warning("the peer broke a rule: %s", error)
-        if self.stream is not None and error.connection_error:
+        if self.stream is None or self.is_closed:
+            return
+        self.stream.connection.count_violation(error)
+        if error.connection_error:
             self.stream.forget()
             self.stream.connection.close(error.code, str(error))
             self._end(error)

@@ -254,7 +254,7 @@ class _FirstHeaders:
     def on_datagrams(self, payloads: list[bytes]) -> None:
         pass
 
-    def on_reset(self, error_code: int) -> None:
+    def on_reset(self, error_code: int, error: RemoteProtocolError | None) -> None:
         self._stream.reset(error_code)
 
     def on_stop_sending(self, error_code: int) -> None:

@@ -81,6 +81,8 @@ class TunnelStatus:
         path_mtu: outer IP packet that the path to the proxy is known to carry; None over HTTP/2, which does not care.
         dns: what the proxy assigned, as it should be applied to this machine. It is not applied.
         probe_rtt_s: None when no probe came back: then nothing proves that packets flow.
+        drops: packets of this session that were not delivered, by reason.
+        violations: rules that proxies broke, by clause, since the tunnel was wanted: also those of failed attempts.
     """
 
     proxy: str
@@ -101,6 +103,7 @@ class TunnelStatus:
     connection: EngineStatistics
     liveness: LivenessStatistics
     drops: dict[str, int]
+    violations: dict[str, int]
 
 
 class ConnectIpTunnel:
@@ -215,6 +218,7 @@ class ConnectIpTunnel:
             connection=self._connection.http.statistics(),
             liveness=self._connection.http.liveness(),
             drops={str(reason): count for reason, count in self._session.drops.items() if count},
+            violations=dict(self._dial.violations),
         )
 
     def _path_mtu(self) -> int | None:

@@ -158,6 +158,8 @@ def describe(status: TunnelStatus) -> dict[str, Any]:
             "path": status.path_mtu,
             "udp_payload": status.connection.max_udp_payload or None,
         },
+        "drops": status.drops,
+        "violations": status.violations,
         "liveness": {"silent_s": round(status.liveness.silent_s, 3), "pings": status.liveness.pings},
         "probe_rtt_ms": None if status.probe_rtt_s is None else round(status.probe_rtt_s * 1000, 3),
     }

@@ -51,6 +51,7 @@ BROKEN: dict[str, tuple[str, tuple[str, ...], str, H3ErrorCode]] = {
     "overlapping routes": ("ip", ("overlapping-routes",), "RFC 9484 §4.7.3", MESSAGE),
     "overlong UDP payload": ("udp", (f"capsules={masque.DATAGRAM_OVERLONG_UDP}",), "RFC 9298 §5", DATAGRAM),
     "204": ("ip", ("accept-status=204",), "RFC 9297 §3.2", MESSAGE),
+    "101": ("ip", ("accept-status=101",), "RFC 9114 §4.3.2", MESSAGE),
     "content-length": ("udp", ("accept-header=content-length: 5",), "RFC 9297 §3.2", MESSAGE),
     "content-type": ("ip", ("accept-header=content-type: text/plain",), "RFC 9297 §3.2", MESSAGE),
     **{
@@ -146,6 +147,7 @@ def test_a_broken_rule_is_answered_with_its_code(run: Run, seen: Seen, carrier: 
         assert error.code == code
         assert await code_at_the_proxy(seen) == on_the_wire(carrier, code)
         assert connection.http.closed is None, "a stream error costs the stream only"
+        assert connection.http.violations == {error.clause: 1}
 
     run(scenario, carrier, *faults)
 
