@@ -1,0 +1,48 @@
+"""connect-ip-go: its API as a proxy and as a client, around a TUN device and a plain loop (go/connectip)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+from tests.interop.model import Protocol
+from tests.interop.peer import ClientTask, Launch, Peer, ProxyTask
+from tests.interop.programs import GoProgram
+
+SERVER: Final = GoProgram("connectip-server", "connectip", "./server")
+CLIENT: Final = GoProgram("connectip-client", "connectip", "./client")
+
+
+class ConnectIpGo(Peer):
+    """Its templates may have no variables (it cannot do IP flow forwarding, RFC 9484 §4.6): a plain path."""
+
+    name = "connect-ip-go"
+    version = "0.7.0"
+    stack = "Go, quic-go 0.65"
+    proxies = clients = frozenset({Protocol.IP})
+    paths: ClassVar = {Protocol.IP: "/vpn"}
+
+    def build(self) -> None:
+        SERVER.build()
+        CLIENT.build()
+
+    def proxy(self, task: ProxyTask) -> Launch:
+        return Launch(
+            (
+                *(str(SERVER.build()), "-listen", task.listen, "-template", task.url + self.paths[Protocol.IP]),
+                *("-certificate", str(task.certificate), "-key", str(task.key), "-mtu", str(task.mtu)),
+                *(part for pool in task.pools for part in ("-pool", pool)),
+                *(part for route in task.routes for part in ("-route", route)),
+                *(("-basic", task.basic) if task.basic else ()),
+            )
+        )
+
+    def client(self, task: ClientTask) -> Launch:
+        return Launch(
+            (
+                *(str(CLIENT.build()), "-template", task.template, "-ca", str(task.ca), "-mtu", str(task.mtu)),
+                *(("-basic", task.basic) if task.basic else ()),
+            )
+        )
+
+
+PEERS = (ConnectIpGo(),)
