@@ -50,7 +50,15 @@ class DatagramQueue:
         Returns:
             how many payloads, from the front, were dealt with: fewer than given when the queue became full.
         """
-        append, head_bytes, max_bytes = self.items.append, len(head), self._max_bytes
+        head_bytes, max_bytes = len(head), self._max_bytes
+        added = sum(map(len, payloads)) + head_bytes * len(payloads)
+        if payloads and self._bytes + added <= max_bytes and max(map(len, payloads)) <= limit:
+            self.items.extend([head + payload for payload in payloads])
+            self._bytes += added
+            self._accepted += len(payloads)
+            self._batches.append((now, self._accepted))
+            return len(payloads)
+        append = self.items.append
         waiting, dealt, refused = self._bytes, 0, 0
         for payload in payloads:
             size = len(payload)

@@ -129,6 +129,8 @@ class H3Listener(abc.ABC):
     def _collect(self) -> None:
         """Translate what the library has to say; runs of datagrams of one stream become one event."""
         next_event, datagram_event = self._quic.next_event, self._datagram_event
+        if contents := self._take_datagrams():
+            self._on_datagrams(contents)
         run: DatagramRun | None = None
         while (event := next_event()) is not None:
             if self._is_closed:
@@ -145,6 +147,10 @@ class H3Listener(abc.ABC):
                 self._punish(error)
         if not self._is_closed and (closing := self._closing()) is not None:
             self._on_closing(closing)
+
+    def _take_datagrams(self) -> list[bytes]:
+        """Contents of DATAGRAM frames that came before all of the library's events, where it can say so in one list."""
+        return []
 
     @abc.abstractmethod
     def _on_quic_event(self, event: Any) -> None:
@@ -305,6 +311,18 @@ class H3Listener(abc.ABC):
         if stream is not None and stream.can_send:
             self._events.append(StopSendingReceived(stream_id, error_code))
             self._close_sending(stream)
+
+    def _on_datagrams(self, contents: list[bytes]) -> None:
+        """Judge HTTP Datagrams in a row."""
+        run: DatagramRun | None = None
+        for data in contents:
+            if run is not None and data.startswith(run.prefix):
+                run.append(data[run.offset :])
+            elif not self._is_closed:
+                try:
+                    run = self._on_datagram(data)
+                except RemoteProtocolError as error:
+                    self._punish(error)
 
     def _on_datagram(self, data: bytes) -> DatagramRun | None:
         """Judge one HTTP Datagram; the returned run takes further ones that start with the same bytes."""

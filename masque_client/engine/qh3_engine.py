@@ -141,6 +141,10 @@ class Qh3Engine(H3Engine):
         self._now = now
         transmits, self._ready = self._ready, []
         try:
+    def _take_datagrams(self) -> list[bytes]:
+        contents, self._connection.datagrams = self._connection.datagrams, []
+        return contents
+
             transmits += quic.datagrams_to_send(now)
             if self._queue.items:
                 self._hand_over(now)
@@ -156,7 +160,7 @@ class Qh3Engine(H3Engine):
         """Give qh3 the datagrams that congestion window and pacer let leave now."""
         quic, pacer = self._connection, self._pacer
         pacer.update(*quic.window_and_rtt, now)
-        pacer.spend(quic.hand_over(self._queue.items, quic.room, pacer.tokens))
+        pacer.spend(quic.hand_over(self._queue.items, self._queue.waiting_bytes, quic.room, pacer.tokens))
 
     @property
     def _awaits_answer(self) -> bool:

@@ -1,15 +1,22 @@
 """qh3's QUIC connection, opened up: every private attribute of qh3's that we touch is touched in this file.
 
-Its class replaces what qh3 does per packet in Python by what its Rust core does per batch, and corrects what that core
-or its facade get wrong (the list is in `qh3_engine.py`, whose only part of qh3 this is besides HTTP/3). Tried against
-qh3 2.1: a missing attribute fails the first connection loudly instead of silently changing behaviour.
+It does two things. It corrects what qh3 gets wrong (the list is in `qh3_engine.py`). And it goes past qh3's facade,
+which spends more Python on each packet (a log that is off, an event object, a call with its error handling) than the
+Rust core spends on protecting it: here packets cross between Python and the core in loops that run in C.
+
+Tried against qh3 2.1. A missing attribute fails the first connection loudly instead of silently changing behaviour,
+except on the packet's road: there `has_known_core` decides once between the core and qh3's public methods.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
+from qh3._hazmat import QuicConnectionCore
 from qh3.quic.connection import QuicConnection, QuicConnectionError
 from qh3.quic.packet import QuicErrorCode, QuicTransportParameters
 from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
@@ -30,25 +37,62 @@ _DATAGRAM_OVERHEAD = 1 + CONNECTION_ID_BYTES + 2 + 16 + 3
 """What a packet with one DATAGRAM adds: short header, AEAD tag, frame type and Length."""
 
 
-class OpenQuicConnection(QuicConnection):
-    """qh3's `QuicConnection` with what an engine needs to ask and to tell. Driven by `Qh3Engine` alone."""
+_DATAGRAM = "datagram"
+_data_and_address = itemgetter(0, 1)
 
+
+def has_known_core(core: type = QuicConnectionCore) -> bool:
+    """Whether qh3's core has what the road for batches takes of it; without, packets go the public way one by one."""
+    return all(hasattr(core, name) for name in ("next_event", "poll_transmit", "receive_gro_buffer", "send_datagram"))
+
+
+class OpenQuicConnection(QuicConnection):
+    """qh3's `QuicConnection` with what an engine needs to ask and to tell. Driven by `Qh3Engine` alone.
+
+    Attributes:
+        datagrams: contents of DATAGRAM frames that arrived before everything that `next_event` has to tell. The engine
+            takes them out.
+        starts: how often a handshake began: again after a Retry or Version Negotiation packet.
+    """
+
+    takes_batches = has_known_core()
     _peer_parameters: tuple[Any, ...] | None = None
     _has_switched = False
     starts = 0
-    """How often a handshake began: again after a Retry or Version Negotiation packet."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.datagrams: list[bytes] = []
+
+    # --- the road ---------------------------------------------------------------------------------------------------
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         """As in qh3, which in addition parses each packet again for a log that is off."""
+        if not self.takes_batches:
+            return super().datagrams_to_send(now)
         if self._core is None:
             return []
-        poll, transmits = self._core.poll_transmit, []
         try:
-            while (transmit := poll(now)) is not None:
-                transmits.append((transmit[0], transmit[1]))
+            return list(map(_data_and_address, iter(partial(self._core.poll_transmit, now), None)))
         except RuntimeError as error:
             raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, None, str(error)) from error
-        return transmits
+
+    def hand_over(self, waiting: deque[bytes], waiting_bytes: int, room: int, tokens: float) -> int:
+        """Take datagrams from the front while `room` and `tokens`, in bytes, last; returns the bytes used."""
+        send = self._require_core().send_datagram if self.takes_batches else self.send_datagram_frame
+        used = waiting_bytes + len(waiting) * _DATAGRAM_OVERHEAD
+        if used <= room and used <= tokens:
+            deque(map(send, waiting), maxlen=0)  # a loop in C
+            waiting.clear()
+            return used
+        used, take = 0, waiting.popleft
+        while waiting and used < tokens:
+            cost = len(waiting[0]) + _DATAGRAM_OVERHEAD
+            if used + cost > room:
+                break
+            send(take())
+            used += cost
+        return used
 
     def get_timer(self) -> float | None:
         """The next timer; qh3's pacing timer, often microseconds away with nothing to send, is put off a little."""
@@ -60,13 +104,27 @@ class OpenQuicConnection(QuicConnection):
 
     def receive_train(self, data: bytes, segment_size: int, address: Address, now: float) -> None:
         """A GRO buffer; after the handshake without slicing it for that log."""
-        if self._core is None or not self._handshake_complete:
+        if self._core is None or not self._handshake_complete or not self.takes_batches:
             if self._core is not None and self._is_client and not self._has_switched:
                 self._follow_version(self._core.version, data)
             self.receive_gro_buffer(data, segment_size, address, now)
             return
         self._call_core(self._core.receive_gro_buffer, data, segment_size, address, now)
-        self._drain_core()
+        self._take_news()
+
+    def _take_news(self) -> None:
+        """Drain the core: nothing but DATAGRAM frames becomes no event objects, everything else qh3 shall read."""
+        core = self._require_core()
+        news = list(iter(core.next_event, None))
+        contents = [each[1] for each in news if each[0] == _DATAGRAM]
+        if len(contents) == len(news) and not self._events:  # behind an event they would overtake it
+            self.datagrams += contents
+            return
+        self._core = _Retold(core, news)  # type: ignore[assignment]  # it stands in for the length of one loop
+        try:
+            self._drain_core()
+        finally:
+            self._core = core
 
     def _follow_version(self, ours: int, data: bytes) -> None:
         """Let a client follow the server to another version; qh3 does so in the server's very first packet only.
@@ -86,17 +144,6 @@ class OpenQuicConnection(QuicConnection):
             super()._drain_core()
         except (AssertionError, LookupError, TypeError, ValueError) as error:
             self.close(_DECODE_ERROR, CRYPTO_FRAME, f"a TLS message cannot be read: {error}")
-
-    def hand_over(self, waiting: deque[bytes], room: int, tokens: float) -> int:
-        """Take datagrams from the front while `room` and `tokens`, in bytes, last; returns the bytes used."""
-        send, take, used = self._require_core().send_datagram, waiting.popleft, 0
-        while waiting and used < tokens:
-            cost = len(waiting[0]) + _DATAGRAM_OVERHEAD
-            if used + cost > room:
-                break
-            send(take())
-            used += cost
-        return used
 
     def _call_core(self, function: Any, *arguments: Any) -> Any:
         if self._peer_parameters is None and function.__name__ == "apply_peer_transport_parameters":
@@ -227,3 +274,17 @@ class OpenQuicConnection(QuicConnection):
         if core is None:
             return None, 0, 0, 0
         return core.smoothed_rtt or None, core.loss_total, core.congestion_window, core.bytes_in_flight
+
+
+class _Retold:
+    """A core that first tells again the events that were taken from it."""
+
+    def __init__(self, core: QuicConnectionCore, news: Iterable[tuple[Any, ...]]) -> None:
+        self._core = core
+        self._news: Iterator[tuple[Any, ...]] = iter(news)
+
+    def next_event(self) -> tuple[Any, ...] | None:
+        return next(self._news, None) or self._core.next_event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)

@@ -1,0 +1,81 @@
+"""The two roads of packets through qh3: in batches past its facade, and one by one through its public methods."""
+
+from __future__ import annotations
+
+import pytest
+
+from masque_client.engine.interface import DatagramsReceived, DataReceived, EngineName, ReceivedBuffer
+from tests.sim.link import CLIENT_ADDRESS
+from tests.unit.engine.conftest import MakePair, open_tunnel, settle
+
+qh3_quic = pytest.importorskip("masque_client.engine.qh3_quic", reason="the qh3 engine is not installed")
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["batches", "public"])
+def road(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert qh3_quic.OpenQuicConnection.takes_batches, "the installed qh3 offers the road for batches"
+    monkeypatch.setattr(qh3_quic.OpenQuicConnection, "takes_batches", request.param)
+
+
+@pytest.fixture
+def client_engine() -> EngineName:
+    return EngineName.QH3
+
+
+@pytest.fixture
+def server_engine() -> EngineName:
+    return EngineName.QH3
+
+
+def test_an_unknown_core_is_found_out() -> None:
+    assert not qh3_quic.has_known_core(object)
+
+
+def test_datagrams_and_stream_data_go_both_ways(make_pair: MakePair) -> None:
+    pair = settle(make_pair(both={"datagram_queue_s": 60.0}))
+    stream_id = open_tunnel(pair)
+    payloads = [number.to_bytes(2) + bytes(number) for number in range(1000)]
+    for end in pair.ends:
+        assert end.engine.send_datagrams(stream_id, payloads[:500], pair.now) == 500
+        end.engine.send_data(stream_id, b"capsules")
+        pair.run(for_s=0.2)
+        assert end.engine.send_datagrams(stream_id, payloads[500:], pair.now) == 500
+    assert pair.run(lambda: all(len(end.payloads()) == 1000 for end in pair.ends))
+    for end in pair.ends:
+        assert end.payloads() == payloads
+        assert b"".join(event.data for event in end.of_type(DataReceived)) == b"capsules"
+
+
+def test_what_arrives_at_once_keeps_its_order(make_pair: MakePair) -> None:
+    pair = settle(make_pair())
+    stream_id = open_tunnel(pair)
+    pair.run(for_s=1.0)
+    client, server = pair.client.engine, pair.server.engine
+    flights = []
+    for number in range(3):
+        client.send_datagrams(stream_id, [bytes([number]), b"d"], pair.now)
+        if number == 1:
+            client.send_data(stream_id, b"capsule")
+        flights += [data for data, _ in client.datagrams_to_send(pair.now)]
+    server.receive_datagrams([ReceivedBuffer(data, len(data), CLIENT_ADDRESS) for data in flights], pair.now)
+    events = [server.next_event() for _ in range(4)]
+    seen = [event for event in events if isinstance(event, DatagramsReceived | DataReceived)]
+    order = [event.data if isinstance(event, DataReceived) else event.payloads for event in seen]
+    first = order.index(b"capsule")
+    before = [payload for part in order[:first] if isinstance(part, list) for payload in part]
+    after = [payload for part in order[first + 1 :] if isinstance(part, list) for payload in part]
+    assert before + after == [b"\x00", b"d", b"\x01", b"d", b"\x02", b"d"]
+    assert before[:2] == [b"\x00", b"d"], "the first packet's datagrams came before the capsule"
+    assert after[-2:] == [b"\x02", b"d"], "the last packet's datagrams came after it"
+
+
+def test_a_small_window_lets_datagrams_leave_in_order(make_pair: MakePair) -> None:
+    """Neither road hands over more than the window allows (RFC 9221 §5.4)."""
+    pair = settle(make_pair(both={"datagram_queue_s": 60.0}))
+    stream_id = open_tunnel(pair)
+    engine = pair.client.engine
+    payloads = [number.to_bytes(2) + bytes(1000) for number in range(200)]
+    assert engine.send_datagrams(stream_id, payloads, pair.now) == 200
+    engine.datagrams_to_send(pair.now)
+    statistics = engine.statistics()
+    assert 0 < statistics.bytes_in_flight <= statistics.congestion_window < 200_000
