@@ -1,0 +1,72 @@
+"""Opens carriers: reaches proxies, and asks them for the tunnel, as the user's options say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from masque_client.engine.interface import Headers
+from masque_client.errors import MasqueError
+from masque_client.host.interface import DEFAULT_FWMARK
+from masque_client.http.connector import ConnectOptions, ProxyConnection, connect
+from masque_client.netio.clock import Clock
+from masque_client.protocol.connect import ip_request_headers
+from masque_client.protocol.mtu import MIN_IPV6_MTU
+from masque_client.pvd.proxies import PvdProxy
+from masque_client.tunnel.carrier import Carrier
+from masque_client.tunnel.failover import use_first
+from masque_client.tunnel.options import TunnelOptions
+
+OnFailure = Callable[[PvdProxy, MasqueError], None]
+
+
+class Opener:
+    """One tunnel's.
+
+    Attributes:
+        dial: how its proxies are reached.
+    """
+
+    def __init__(self, options: TunnelOptions, clock: Clock) -> None:
+        self.dial = ConnectOptions(
+            engine=options.engine,
+            tls=options.tls,
+            mark=DEFAULT_FWMARK,
+            http=options.http,
+            min_packet=MIN_IPV6_MTU,
+            memory=options.memory,
+            certificate_origin=options.authenticator.origin,
+        )
+        self._options = options
+        self._clock = clock
+
+    async def open_first(self, candidates: Iterable[PvdProxy], on_failure: OnFailure) -> Carrier:
+        """An open session with the first candidate that does (`tunnel.failover`); addresses are still to come.
+
+        Raises:
+            MasqueError: nobody did.
+        """
+        return await use_first(
+            candidates,
+            self._reach,
+            self.open_on,
+            release=ProxyConnection.close,
+            policy=self._options.failover,
+            on_failure=on_failure,
+        )
+
+    async def open_on(self, proxy: PvdProxy, connection: ProxyConnection) -> Carrier:
+        """Ask a proxy that is connected for the tunnel; a session that was refused is not used again.
+
+        Raises:
+            MasqueError: the session did not come about. `connection` stays the caller's.
+        """
+
+        async def send(fields: Headers) -> Carrier:
+            carrier = Carrier(proxy, connection, grease=self._options.grease)
+            await carrier.stream.open(connection.http, ip_request_headers(carrier.template.expand(), fields))
+            return carrier
+
+        return await self._options.authenticator.request((proxy.authority.host, proxy.authority.port), send)
+
+    async def _reach(self, proxy: PvdProxy) -> ProxyConnection:
+        return await connect(proxy.authority.host, proxy.authority.port, self.dial, self._clock)
