@@ -46,12 +46,14 @@ from masque_client.engine.interface import (
     EngineConfiguration,
     EngineName,
     EngineStatistics,
+    Headers,
     ProbeAcknowledged,
     ReceivedBuffer,
 )
 from masque_client.engine.pacing import BURST_PACKETS, BURST_S, RATE_FACTOR
 from masque_client.engine.version_negotiation import by_our_preference, find_downgrade
 from masque_client.errors import ConfigurationError, RemoteProtocolError
+from masque_client.protocol.qpack import encode_field_section
 
 _CONGESTION_CONTROL = "masque-cubic"
 MAX_UDP_PAYLOAD = 65527
@@ -250,7 +252,13 @@ class _H3(h3_connection.H3Connection):
 
     def _init_connection(self) -> None:
         self._max_push_id = None
+        self._decoder = type(self._decoder)(
+            0, 0
+        )  # as our SETTINGS say; the library's takes a dynamic table all the same
         super()._init_connection()
+
+    def _encode_headers(self, stream_id: int, headers: Headers) -> bytes:
+        return encode_field_section(headers)
 
     def _get_local_settings(self) -> dict[int, int]:
         return h3_rules.settings_to_send(self._engine.configuration)

@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import h2.exceptions
+from hpack import HeaderTuple, NeverIndexedHeaderTuple
 
+from masque_client.engine import h3_rules
 from masque_client.engine.h2_frames import GoAway
 from masque_client.engine.h2_listener import CONNECTION_WINDOW, MAX_FRAME_BYTES, H2Listener
 from masque_client.engine.h2_stream import MAX_CONTENT_BYTES, H2Stream
@@ -23,11 +25,13 @@ from masque_client.engine.interface import (
     EngineStatistics,
     Event,
     HandshakeCompleted,
+    Header,
     Headers,
     StreamReset,
 )
 from masque_client.errors import ConnectionLost, LocalProtocolError, ProxyRefused, RemoteProtocolError
 from masque_client.protocol.error_codes import H3ErrorCode
+from masque_client.protocol.headers import may_be_secret
 from masque_client.protocol.mtu import MAX_HTTP_DATAGRAM_IN_CAPSULE
 
 
@@ -83,9 +87,10 @@ class H2Engine(H2Listener):
             raise LocalProtocolError("the peer's SETTINGS do not allow extended CONNECT (RFC 8441 §3)")
         if self._goaway is not None:
             raise LocalProtocolError("the peer sent GOAWAY: no new requests (RFC 9113 §6.8)")
+        h3_rules.check_size(headers, self._h2.remote_settings.max_header_list_size, self._peer_name)
         stream_id = self._h2.get_next_available_stream_id()
         try:
-            self._h2.send_headers(stream_id, list(headers))
+            self._h2.send_headers(stream_id, [_with_secrets_marked(header) for header in headers])
         except h2.exceptions.TooManyStreamsError as error:
             raise ProxyRefused(f"{self._peer_name} allows no more tunnels on this connection") from error
         self._add_stream(stream_id, is_tunnel=is_tunnel, has_final_headers=False)
@@ -208,3 +213,8 @@ class H2Engine(H2Listener):
             datagrams_expired=self._expired + sum(queue.expired for queue in queues),
             datagrams_stray=0,
         )
+
+
+def _with_secrets_marked(header: Header) -> HeaderTuple:
+    """What may be a credential is never indexed, here or further on (RFC 7541 §7.1.3)."""
+    return (NeverIndexedHeaderTuple if may_be_secret(header[0]) else HeaderTuple)(*header)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 
+from masque_client.engine import h3_rules
 from masque_client.engine.h3_listener import H3Listener
 from masque_client.engine.h3_rules import RequestStream
 from masque_client.engine.interface import (
@@ -64,6 +65,8 @@ class H3Engine(H3Listener):
             raise LocalProtocolError("the peer's SETTINGS do not allow extended CONNECT (RFC 8441 §3)")
         if self._goaway is not None:
             raise LocalProtocolError("the peer sent GOAWAY: no new requests (RFC 9114 §5.2)")
+        theirs = self._h3.received_settings or {}
+        h3_rules.check_size(headers, theirs.get(h3_rules.MAX_FIELD_SECTION_SIZE), self._peer_name)
         if not self._may_open_request():
             raise ProxyRefused(f"{self._peer_name} allows no more tunnels on this connection")
         stream_id = self._quic.get_next_available_stream_id()

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from masque_client.engine.interface import EngineConfiguration, Header
-from masque_client.errors import RemoteProtocolError
+from masque_client.errors import ProxyRefused, RemoteProtocolError
 from masque_client.protocol.error_codes import H3ErrorCode
 from masque_client.protocol.varint import parse_varint
 
 QPACK_MAX_TABLE_CAPACITY = 0x01
+MAX_FIELD_SECTION_SIZE = 0x06
 QPACK_BLOCKED_STREAMS = 0x07
 ENABLE_CONNECT_PROTOCOL = 0x08
 H3_DATAGRAM = 0x33
@@ -58,6 +59,20 @@ def check_settings(settings: Mapping[int, int]) -> None:
             raise _connection_error(
                 f"SETTINGS 0x{identifier:x} is neither 0 nor 1", clause, H3ErrorCode.H3_SETTINGS_ERROR
             )
+
+
+def check_size(headers: Sequence[Header], limit: int | None, peer: str) -> None:
+    """See that a request is no larger than the peer takes, and says it takes (RFC 9114 §4.2.2, RFC 9113 §10.5.1).
+
+    Raises:
+        ProxyRefused: it is. Nearly all of it must be the user's header fields.
+    """
+    size = sum(len(name) + len(value) + 32 for name, value in headers)
+    if limit is not None and size > limit:
+        raise ProxyRefused(
+            f"{peer} takes {limit} bytes of header fields and the request has {size}",
+            hint="send fewer or shorter header fields, or a shorter token",
+        )
 
 
 def check_request(headers: Sequence[Header]) -> None:

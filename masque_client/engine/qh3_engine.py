@@ -40,12 +40,14 @@ from masque_client.engine.interface import (
     EngineConfiguration,
     EngineName,
     EngineStatistics,
+    Headers,
     ProbeAcknowledged,
     ReceivedBuffer,
 )
 from masque_client.engine.pacing import Pacer
 from masque_client.engine.qh3_quic import OpenQuicConnection
 from masque_client.errors import ConfigurationError, ConnectionLost, RemoteProtocolError
+from masque_client.protocol.qpack import encode_field_section
 from masque_client.protocol.quic_invariants import parse_long_header
 
 _PING_FRAME = 1
@@ -62,7 +64,12 @@ class _H3(h3_connection.H3Connection):
 
     def _init_connection(self) -> None:
         self._max_push_id = None
+        # As our SETTINGS say; qh3's takes a dynamic table all the same.
+        self._decoder = type(self._decoder)(0, 0, max_field_section_size=self._max_field_section_size)
         super()._init_connection()
+
+    def _encode_headers(self, stream_id: int, headers: Headers) -> bytes:
+        return encode_field_section(headers)
 
     def _get_local_settings(self) -> dict[int, int]:
         return h3_rules.settings_to_send(self._engine.configuration)

@@ -58,6 +58,11 @@ def field_values(headers: Headers, name: bytes) -> Iterator[bytes]:
     return (value for field, value in headers if field == name)
 
 
+def may_be_secret(name: bytes) -> bool:
+    """Whether a field of ours may hold a credential: users give them in fields of any name (`--header-file`)."""
+    return not name.startswith(b":") and name != CAPSULE_PROTOCOL[0]
+
+
 def has_capsule_protocol(headers: Headers) -> bool:
     """Whether the Capsule-Protocol field says yes. Anything but one boolean Item is as good as absent.
 

@@ -9,6 +9,7 @@ from masque_client.protocol.varint import parse_varint
 from tests.fuzz.quic_peer import make_pair
 from tests.sim.link import Pair
 from tests.unit.engine import raw
+from tests.unit.engine.conftest import CONNECT_IP
 
 
 class Listener(raw.SilentH3):
@@ -88,3 +89,16 @@ def test_transport_parameters(heard: tuple[Pair, Listener]) -> None:
     assert quic._remote_max_streams_uni >= 3
     assert quic._remote_max_stream_data_uni >= 1024
     assert not heard[0].client.of_type(ConnectionClosed)
+
+
+def test_what_may_be_a_credential_is_never_indexed(heard: tuple[Pair, Listener]) -> None:
+    """RFC 9204 §7.1.3: the N bit of a literal field line, and no use of the dynamic table that the server allows."""
+    pair, listener = heard
+    raw.open_uni(pair.server, raw.CONTROL + raw.settings((0x08, 1), (0x33, 1), (0x01, 4096), (0x07, 16)))
+    pair.run(for_s=0.1)
+    stream_id = pair.client.engine.open_request((*CONNECT_IP, (b"x-token", b"secret")))
+    pair.run(for_s=0.1)
+    request = listener.streams[stream_id]
+    assert request.startswith(bytes([raw.HEADERS]))
+    assert request[3:5] == b"\0\0", "no dynamic table: Required Insert Count and Base are 0"
+    assert request.endswith(b"\x37\0x-token\x06secret")

@@ -56,6 +56,7 @@ def test_a_datagram_that_was_never_allowed(client_engine: EngineName) -> None:
     ("stream", "garbage", "code"),
     [
         pytest.param(raw.QPACK_ENCODER, b"\x80\x00", QPACK_ENCODER_STREAM_ERROR, id="encoder stream"),
+        pytest.param(raw.QPACK_ENCODER, b"\x3f\xe1\x1f", QPACK_ENCODER_STREAM_ERROR, id="a dynamic table"),
         pytest.param(raw.QPACK_DECODER, b"\x80", QPACK_DECODER_STREAM_ERROR, id="decoder stream"),
     ],
 )

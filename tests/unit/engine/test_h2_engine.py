@@ -6,6 +6,7 @@ Sources: RFC 9113, RFC 8441, RFC 9297 §3; the rule numbers are the digest's.
 from __future__ import annotations
 
 import pytest
+from hpack import Decoder
 from hyperframe.frame import (
     DataFrame,
     GoAwayFrame,
@@ -90,6 +91,24 @@ def test_x3_x5_the_request_on_the_wire() -> None:
     stream_id = pair.client.engine.open_request(CONNECT_IP)
     pair.run()
     assert pair.server.of_type(HeadersReceived) == [HeadersReceived(stream_id, CONNECT_IP, end_stream=False)]
+
+
+def test_h30_what_may_be_a_credential_is_never_indexed() -> None:
+    server = RawServer(MASQUE)
+    server.client.engine.open_request((*CONNECT_IP, (b"x-token", b"1")))
+    server.send()
+    block = server.sent(HeadersFrame)[-1].data
+    indexable = {bytes(field[0]): field.indexable for field in Decoder().decode(block, raw=True)}
+    assert not indexable[b"x-token"]
+    assert indexable[b":method"] and indexable[b"capsule-protocol"]
+
+
+def test_h25_requests_keep_below_the_peers_limit() -> None:
+    size = sum(len(name) + len(value) + 32 for name, value in CONNECT_IP)
+    server = RawServer({**MASQUE, SettingsFrame.MAX_HEADER_LIST_SIZE: size})
+    with pytest.raises(ProxyRefused, match=f"takes {size} bytes of header fields"):
+        server.client.engine.open_request((*CONNECT_IP, (b"a", b"")))
+    assert server.client.engine.open_request(CONNECT_IP) == 1
 
 
 def test_more_requests_than_the_peer_allows() -> None:

@@ -116,6 +116,16 @@ def test_extended_connect_waits_for_the_peers_permission(make_pair: MakePair, co
         pair.client.engine.open_request(CONNECT_IP)
 
 
+def test_requests_keep_below_the_peers_limit(make_pair: MakePair) -> None:
+    """RFC 9114 §4.2.2: a field counts its name, its value and 32 bytes."""
+    size = sum(len(name) + len(value) + 32 for name, value in CONNECT_IP)
+    pair = against_raw_server(make_pair(), raw.settings((0x08, 1), (0x33, 1), (0x06, size)))
+    pair.run(for_s=0.3)
+    with pytest.raises(ProxyRefused, match=f"takes {size} bytes of header fields and the request has {size + 33}"):
+        pair.client.engine.open_request((*CONNECT_IP, (b"a", b"")))
+    assert pair.client.engine.open_request(CONNECT_IP) == 0, "what was refused has not used up a stream"
+
+
 @pytest.mark.parametrize("stream", [raw.CONTROL, raw.QPACK_ENCODER, raw.QPACK_DECODER])
 def test_a_second_critical_stream_or_a_closed_one(make_pair: MakePair, stream: bytes) -> None:
     pair = against_raw_server(make_pair(), GOOD_SETTINGS)
