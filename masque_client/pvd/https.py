@@ -3,7 +3,7 @@
 It takes a URL and gives the response's head and content. It sends nothing that identifies the user (RFC 8801 §7): no
 cookies, no user agent, no credentials, no client certificate; and it uses no proxy, neither one of ours (it runs
 before any tunnel exists) nor one from the environment. httpx's transport is used without its client, which would add
-all of these.
+all of these; `ssl.create_default_context` is not, which logs TLS secrets where the environment says (SSLKEYLOGFILE).
 """
 
 from __future__ import annotations
@@ -67,8 +67,12 @@ def client_ssl_context(tls: TlsConfiguration) -> ssl.SSLContext:
     Raises:
         ConfigurationError: the CA file cannot be read.
     """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
+        if tls.ca_file is not None:
+            context.load_verify_locations(tls.ca_file)
+        else:
+            context.load_default_certs()
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(
             f"the CA file {tls.ca_file} cannot be used: {_reason(error)}", hint="give a PEM file of CA certificates"

@@ -90,6 +90,14 @@ def test_the_request_says_nothing_about_the_user(fetch: Fetcher, monkeypatch: py
         ]
 
 
+def test_the_environment_cannot_ask_for_tls_secrets(
+    fetch: Fetcher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "secrets"))
+    fetch(GOOD)
+    assert not (tmp_path / "secrets").exists()
+
+
 def test_an_explicit_url_is_fetched_as_it_stands(fetch: Fetcher) -> None:
     fetch(GOOD, source=PvdSource.parse(f"https://{HOST}:8443/my/pvd?v=1"))
     assert fetch.host.asked == [(HOST, 8443)]
