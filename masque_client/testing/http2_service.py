@@ -45,6 +45,8 @@ class Http2Service:
     def prepare(self, context: ssl.SSLContext) -> None:
         """Let a server's TLS offer HTTP/2 first, and ask for client certificates where the proxy wants them."""
         context.set_alpn_protocols([ALPN_H2, ALPN_HTTP_1_1])
+        if self._configuration.secrets_log is not None:
+            context.keylog_filename = self._configuration.secrets_log.name  # OpenSSL opens the file once more
         if self._configuration.tls.ca_file is not None:
             context.load_verify_locations(self._configuration.tls.ca_file)
             context.verify_mode = ssl.CERT_OPTIONAL

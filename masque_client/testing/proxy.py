@@ -61,6 +61,7 @@ class ProxyConfiguration:
         client_ca: with mutual TLS, who signs client certificates.
         max_udp_payload: of packets to clients; None answers in the size of the client's first packet, which is the
             size the path is known to carry.
+        secrets_log: the TLS secrets of all connections are appended to this file, so that a dissector can read them.
     """
 
     credentials: Credentials
@@ -82,6 +83,7 @@ class ProxyConfiguration:
     client_ca: Path | None = None
     misbehaviour: Misbehaviour = field(default_factory=Misbehaviour)
     max_udp_payload: int | None = None
+    secrets_log: Path | None = None
 
 
 class MasqueProxy:
@@ -142,6 +144,9 @@ class MasqueProxy:
 
     async def _start(self) -> None:
         configuration = self.configuration
+        if configuration.secrets_log is not None:
+            log = self._stack.enter_context(configuration.secrets_log.open("a", buffering=1))
+            self._engine_configuration = replace(self._engine_configuration, secrets_log=log)
         pools: dict[int, AddressPool] = {prefix.version: AddressPool(prefix) for prefix in configuration.pools}
         self._open_tun(pools)
         router = IpRouter(self.tun, self._clock)

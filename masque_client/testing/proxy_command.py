@@ -74,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--engine", type=EngineName, choices=list(EngineName), default=EngineName.AUTO)
     how.add_argument("--max-udp-payload", type=int, metavar="BYTES", help="default: as the client's first packet")
     how.add_argument("--misbehave", action="append", default=[], metavar="FAULT[=VALUE]")
+    how.add_argument("--secrets-log", type=Path, metavar="FILE", help="append TLS secrets, for Wireshark and tshark")
     how.add_argument("--log-level", default="warning", choices=["debug", "info", "warning", "error"])
     return parser
 
@@ -125,6 +126,7 @@ def _configure(options: argparse.Namespace) -> tuple[ProxyConfiguration, dict[st
         client_ca=client_ca,
         misbehaviour=parse_misbehaviour(options.misbehave),
         max_udp_payload=options.max_udp_payload,
+        secrets_log=options.secrets_log,
     ), {name: str(file) for name, file in files.items()}
 
 
