@@ -125,8 +125,8 @@ def _described(document: Document) -> str:
     programs = ", ".join(f"{name} {text}" for name, text in versions.items())
     return (
         f"Measured {document['date']} on {machine['cores']} cores ({machine['cpu']}, {machine['memory_gib']} GiB, "
-        f"Linux {machine['kernel']}), shared by client, proxy, load and measuring. Medians of {settings['runs']} interleaved "
-        f"runs, in parentheses the least and the greatest; ratios within a run, then their median. "
+        f"Linux {machine['kernel']}), shared by client, proxy, load and measuring. Medians of {settings['runs']} "
+        f"interleaved runs, in parentheses the least and the greatest; ratios within a run, then their median. "
         f"Command: `{document['command']}`. {programs}."
     )
 
