@@ -27,7 +27,7 @@ from tests.bench.stage import Stage
 
 README = Path(__file__).parents[2] / "README.md"
 DEFAULT_RUNS, QUICK_RUNS = 5, 1
-QUICK = Effort(tcp_s=1.0, pings=120, trial_s=0.3, max_trials=7)
+QUICK = Effort(one_stream_s=1, pings=120, trial_s=0.3, max_trials=7)
 
 
 def build_parser() -> argparse.ArgumentParser:

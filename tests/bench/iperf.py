@@ -33,9 +33,9 @@ class TcpResult:
         return self.bytes * 8 / 1e9 / self.seconds
 
 
-def client_command(address: str, direction: Direction, *, streams: int, seconds: float) -> tuple[str, ...]:
-    """Send to (`up`), or receive from (`down`), the server at `address`."""
-    command = ("iperf3", "--json", "--client", address, "--port", str(PORT), "--time", f"{seconds:g}")
+def client_command(address: str, direction: Direction, *, streams: int, seconds: int) -> tuple[str, ...]:
+    """Send to (`up`) or receive from (`down`) the server at `address`. Whole seconds only; 0 would be for ever."""
+    command = ("iperf3", "--json", "--client", address, "--port", str(PORT), "--time", str(seconds))
     return (*command, "--parallel", str(streams), *(("--reverse",) if direction == "down" else ()))
 
 

@@ -39,8 +39,8 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     found["commit"] = _first_line("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty")
-    found["go"] = _first_line("go", "env", "GOVERSION")
-    found["iperf3"] = _first_line("iperf3", "--version")
+    found["go"] = _first_line("go", "env", "GOVERSION").removeprefix("go")
+    found["iperf3"] = _first_line("iperf3", "--version").removeprefix("iperf ").partition(" ")[0]
     for directory, modules in _GO_MODULES.items():
         for module in modules:
             found[f"{module} ({directory})" if module.endswith("/quic-go") else module] = _pinned(directory, module)

@@ -43,9 +43,10 @@ _PING_INTERVAL_S = 0.003
 class Effort:
     """How long the parts of a measurement take."""
 
-    tcp_s: float = 2.0
+    one_stream_s: int = 2
+    four_streams_s: int = 1
     pings: int = 300
-    trial_s: float = 0.5
+    trial_s: float = 0.4
     max_trials: int = 9
 
 
@@ -150,23 +151,23 @@ class _Measurer:
 
     def _measure_tcp(self) -> None:
         directions: tuple[iperf.Direction, ...] = ("up", "down")
-        for streams in (1, 4):
+        for streams, seconds in ((1, self.effort.one_stream_s), (4, self.effort.four_streams_s)):
             for direction in directions:
                 before = self._cpu()
-                result = self._transfer(direction, streams)
+                result = self._transfer(direction, streams, seconds)
                 self.numbers[f"tcp{streams}_{direction}_gbit_s"] = result.gbit_s
                 if streams == 1:
                     for role, used in self._cpu_since(before).items():
                         self.numbers[f"{role}_cpu_s_per_gb_{direction}"] = used * 1e9 / result.bytes
 
-    def _transfer(self, direction: iperf.Direction, streams: int) -> iperf.TcpResult:
+    def _transfer(self, direction: iperf.Direction, streams: int, seconds: int) -> iperf.TcpResult:
         server = self.stage.start(self.world.target, *iperf.SERVER)
         deadline = time.monotonic() + IPERF_GRACE_S
         while not is_listening(server.process.pid, iperf.PORT):
             _check_alive(server, deadline)
             time.sleep(0.005)
-        command = iperf.client_command(self.target, direction, streams=streams, seconds=self.effort.tcp_s)
-        timeout_s = self.effort.tcp_s + IPERF_GRACE_S
+        command = iperf.client_command(self.target, direction, streams=streams, seconds=seconds)
+        timeout_s = seconds + IPERF_GRACE_S
         try:
             return iperf.parse_result(self.world.client.run(*command, check=False, timeout_s=timeout_s).stdout)
         finally:

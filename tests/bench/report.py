@@ -9,7 +9,7 @@ from tests.bench.results import PEERS
 from tests.bench.rows import Group
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-NOTHING = "–"
+NOTHING, ABSENT = "–", "absent: "
 
 Document = dict[str, Any]
 Table = list[list[str]]
@@ -97,7 +97,7 @@ def _tables(document: Document) -> Iterable[tuple[str, Table]]:
 def _line(row: Document, columns: Sequence[tuple[str, tuple[str, ...], float, bool]]) -> list[str]:
     if not row["summary"]:
         reason = row["absent"] or (row["failures"] or ["not measured"])[0]
-        return [row["label"], f"absent: {reason}", *[""] * (len(columns) - 1)]
+        return [row["label"], f"{ABSENT}{reason}", *[""] * (len(columns) - 1)]
     return [row["label"], *(_cell(row["summary"], keys, scale, ranged) for _, keys, scale, ranged in columns)]
 
 
@@ -132,7 +132,11 @@ def _described(document: Document) -> str:
 
 
 def _align(table: Table) -> str:
-    widths = [max(len(line[column]) for line in table if "absent:" not in line[1]) for column in range(len(table[0]))]
+    whole = [line for line in table if not line[1].startswith(ABSENT)]
+    widths = [
+        max(len(line[0]) for line in table),
+        *(max(map(len, column)) for column in [*zip(*whole, strict=True)][1:]),
+    ]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table
     )
