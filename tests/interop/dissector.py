@@ -38,13 +38,9 @@ def missing_tools() -> str | None:
 
 
 class Capture:
-    """All packets of a device, from the end of the constructor to that of `stop_after`.
-
-    A capture sees a GSO train as one big UDP datagram, which no dissector can know; so none pass here any more.
-    """
+    """All packets of a device, from the end of the constructor to that of `stop_after`."""
 
     def __init__(self, where: Namespace, device: str) -> None:
-        where.ip("link", "set", "dev", device, "gso_max_segs", "1")
         command = ("dumpcap", "-q", "-P", "-i", device, "-w", "-")
         self._process = where.spawn(*command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self._bytes = self._read()  # the file's header is written when the device is open

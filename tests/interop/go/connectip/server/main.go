@@ -56,6 +56,7 @@ func main() {
 	name := flag.String("tun", "connectip0", "`name` of the TUN device")
 	mtu := flag.Int("mtu", 1280, "of the TUN device, in `bytes`")
 	packetSize := flag.Uint("initial-packet-size", 1350, "of QUIC, in `bytes`")
+	secrets := flag.String("secrets-log", "", "append TLS secrets to this `file`, for a dissector")
 	var pools, routes prefixes
 	flag.Var(&pools, "pool", "`prefix` to assign addresses from; once per family")
 	flag.Var(&routes, "route", "`prefix` to advertise, in the order of RFC 9484; repeatable")
@@ -109,10 +110,15 @@ func main() {
 	check(err)
 	socket, err := net.ListenUDP("udp", address)
 	check(err)
+	tlsConfig := &tls.Config{Certificates: []tls.Certificate{pair}}
+	if *secrets != "" {
+		tlsConfig.KeyLogWriter, err = os.OpenFile(*secrets, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		check(err)
+	}
 	h3 := &http3.Server{
 		Handler:         mux,
 		EnableDatagrams: true,
-		TLSConfig:       http3.ConfigureTLSConfig(&tls.Config{Certificates: []tls.Certificate{pair}}),
+		TLSConfig:       http3.ConfigureTLSConfig(tlsConfig),
 		QUICConfig:      &quic.Config{EnableDatagrams: true, InitialPacketSize: uint16(*packetSize)},
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
