@@ -242,18 +242,17 @@ class UdpSocket:
         """
         data, address = datagrams[start]
         size = len(data)
-        end = start + 1
         if not size:
-            return end
+            return start + 1
         limit = min(count, start + min(MAX_SEGMENTS, MAX_TRAIN_BYTES // size))
-        while end < limit:
+        is_connected = self.remote is not None
+        for end in range(start + 1, limit):
             data, other = datagrams[end]
-            if other != address:
-                break
+            if not is_connected and other != address:
+                return end
             if len(data) != size:
                 return end + 1 if 0 < len(data) < size else end
-            end += 1
-        return end
+        return limit
 
     def _send_train(self, datagrams: Sequence[tuple[bytes, Address]], start: int, end: int) -> tuple[int, bool]:
         """Send one train with UDP_SEGMENT; returns the next position and whether the buffer is full."""
