@@ -141,6 +141,10 @@ class Qh3Engine(H3Engine):
             self._amplification.received += sum(len(data) for data, _, _ in batch)
             self._largest_received = max((min(len(data), size) for data, size, _ in batch), default=0)
 
+    def _take_datagrams(self) -> list[bytes]:
+        contents, self._connection.datagrams = self._connection.datagrams, []
+        return contents
+
     def _send_quic(self, now: float) -> list[tuple[bytes, Address]]:
         quic = self._connection
         if not quic.is_started:
@@ -148,10 +152,6 @@ class Qh3Engine(H3Engine):
         self._now = now
         transmits, self._ready = self._ready, []
         try:
-    def _take_datagrams(self) -> list[bytes]:
-        contents, self._connection.datagrams = self._connection.datagrams, []
-        return contents
-
             transmits += quic.datagrams_to_send(now)
             if self._queue.items:
                 self._hand_over(now)
