@@ -244,7 +244,7 @@ class UdpSocket:
         size = len(data)
         if not size:
             return start + 1
-        limit = min(count, start + min(MAX_SEGMENTS, MAX_TRAIN_BYTES // size))
+        limit = min(count, start + max(1, min(MAX_SEGMENTS, MAX_TRAIN_BYTES // size)))
         is_connected = self.remote is not None
         for end in range(start + 1, limit):
             data, other = datagrams[end]
