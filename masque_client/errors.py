@@ -15,6 +15,7 @@
     ├── TlsError                      certificate, name or pin did not verify
     ├── AuthenticationRefused         401 or 407
     ├── ProxyRefused                  any other refusal, and missing MASQUE support
+    │   └── EmptyTunnel               accepted, but without an address; worth another try
     ├── DatagramTooLarge              a payload exceeds the path's limit
     └── HostError                     this machine said no
         ├── PrivilegeError            no CAP_NET_ADMIN, no /dev/net/tun
@@ -194,6 +195,12 @@ class ProxyRefused(MasqueError):
         self.status = status
         self.proxy_status = proxy_status
         self.retry_after_s = retry_after_s
+
+
+class EmptyTunnel(ProxyRefused):
+    """The proxy accepted a tunnel for IP packets and gave it no address, or closed it at once. Raised by `tunnel`."""
+
+    retryable = True
 
 
 class DatagramTooLarge(MasqueError):

@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
-from masque_client.errors import ProxyRefused, TimedOut
+from masque_client.errors import EmptyTunnel, TimedOut
 from masque_client.http.connector import ProxyConnection
 from masque_client.http.stream import SessionStream
 from masque_client.protocol.ip_capsules import ANY_IPV4, ANY_IPV6, RequestedAddress
@@ -31,7 +31,7 @@ ASSIGNMENT_TIMEOUT_S = 10.0
 """No usable address this long after the 2xx: the tunnel fails (digest I-30)."""
 CLAIM_ATTEMPTS = 15
 CLAIM_INTERVAL_S = 0.2
-"""On a move to another connection: how often, and how far apart, the tunnel's addresses are asked for."""
+"""On another connection: how often, and how far apart, the tunnel's addresses are asked for."""
 ROUTES_TIMEOUT_S = 1.0
 """How long to wait for the first ROUTE_ADVERTISEMENT once addresses are there; it may also come later, or never."""
 
@@ -70,6 +70,16 @@ class Carrier:
         """Whether the proxy has assigned one that a device can have."""
         return any(entry.host_address() is not None for entry in self.session.assigned)
 
+    @property
+    def has_asked(self) -> bool:
+        """Whether the addresses were asked for; else the proxy gave them by itself."""
+        return self.session.next_request_id > 1
+
+    @property
+    def prefixes(self) -> list[IpPrefix]:
+        """What the proxy has assigned."""
+        return [entry.prefix for entry in self.session.assigned]
+
     def path_mtu(self) -> int | None:
         """The outer IP packet that the path is known to carry, in bytes; None over HTTP/2."""
         version: IpVersion = 6 if ":" in self.connection.address[0] else 4
@@ -81,7 +91,7 @@ class Carrier:
 
         Raises:
             TimedOut: it gave none in time.
-            ProxyRefused: it refuses to give any.
+            EmptyTunnel: it refuses to give any, or closed the tunnel in order.
             MasqueError: the session ended.
         """
         try:
@@ -90,8 +100,7 @@ class Carrier:
                     unprompted_s = None if mode is AddressRequestMode.NEVER else UNPROMPTED_ASSIGNMENT_S
                     await self._wait_for(lambda: self.has_address, unprompted_s)
                 if not self.has_address:
-                    self.session.request_addresses([RequestedAddress(1, ANY_IPV4), RequestedAddress(2, ANY_IPV6)])
-                    self.stream.pump()
+                    self._request([ANY_IPV4, ANY_IPV6])
                     await self._wait_for(lambda: self._is_answered)
         except TimeoutError:
             raise TimedOut(
@@ -99,35 +108,50 @@ class Carrier:
                 hint="the proxy's address pool may be exhausted; ask its operator",
             ) from None
         if not self.has_address:
-            raise ProxyRefused(
+            raise EmptyTunnel(
                 f"{self.template.host} opened the tunnel but refused to assign an address",
                 hint="the proxy's address pool may be exhausted; try again later or ask its operator",
             )
         await self._wait_for(lambda: bool(self.session.routes), ROUTES_TIMEOUT_S)
 
-    async def claim(self, wanted: Sequence[IpPrefix]) -> None:
-        """Ask for `wanted` until the session has it: the proxy may not yet know that the old session is gone."""
+    async def wait_unprompted(self) -> None:
+        """A moment for addresses that the proxy gives without being asked.
+
+        Raises:
+            MasqueError: the session ended.
+        """
+        await self._wait_for(lambda: self.has_address, UNPROMPTED_ASSIGNMENT_S)
+
+    async def claim(self, wanted: Sequence[IpPrefix], *, attempts: int = CLAIM_ATTEMPTS) -> None:
+        """Ask for `wanted` until the session has it: the proxy may not yet know that the old session is gone.
+
+        Look at `prefixes` for what came of it, and at `stream.is_closed`.
+        """
 
         def is_complete() -> bool:
-            return bool(self.session.routes) and {entry.prefix for entry in self.session.assigned}.issuperset(wanted)
+            return bool(self.session.routes) and set(self.prefixes).issuperset(wanted)
 
-        for _ in range(CLAIM_ATTEMPTS):
-            first = self.session.next_request_id
-            self.session.request_addresses(RequestedAddress(first + n, prefix) for n, prefix in enumerate(wanted))
-            self.stream.pump()
+        for _ in range(attempts):
+            if is_complete() or self.stream.is_closed:
+                return
+            self._request(wanted)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLAIM_INTERVAL_S):
                     while not is_complete():
                         self._news.clear()
                         await self._news.wait()
-            if is_complete() or self.stream.is_closed:
-                return
-        logger.warning("the proxy did not give the tunnel's addresses to its new connection")
+        if not is_complete():
+            logger.warning("the proxy did not give the tunnel's addresses to its new connection")
 
     def close(self, reason: str = "") -> None:
         """End the session in order, then the connection. Idempotent."""
         self.stream.close()
         self.connection.close(reason)
+
+    def _request(self, wanted: Sequence[IpPrefix]) -> None:
+        first = self.session.next_request_id
+        self.session.request_addresses(RequestedAddress(first + n, prefix) for n, prefix in enumerate(wanted))
+        self.stream.pump()
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, AddressesAssigned):
@@ -151,7 +175,7 @@ class Carrier:
                     finally:
                         news.cancel()
                     if closed.done():
-                        raise closed.result() or ProxyRefused(f"{self.template.host} closed the tunnel at once")
+                        raise closed.result() or EmptyTunnel(f"{self.template.host} closed the tunnel at once")
         except TimeoutError:
             if timeout_s is None:
                 raise

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from masque_client.dataplane.forwarder import Forwarder, Traffic
 from masque_client.errors import HostError, MasqueError
@@ -16,11 +18,13 @@ from masque_client.host.dns import DnsConfiguration, DnsTransport
 from masque_client.host.interface import HostConfiguration, HostNetwork, OuterFlow
 from masque_client.netio.clock import Clock
 from masque_client.netio.tun import TunDevice
+from masque_client.protocol.drops import DropReason
 from masque_client.protocol.ip_session import AddressesAssigned, DnsAssigned, Pref64Assigned, RoutesAdvertised
 from masque_client.protocol.mtu import MAX_TUNNEL_MTU
 from masque_client.tunnel.carrier import Carrier, Event
 from masque_client.tunnel.dns import ProxyOrigin, plan_dns
 from masque_client.tunnel.options import TunnelOptions
+from masque_client.tunnel.proxies import ProxyChoice
 from masque_client.tunnel.route_policy import RoutePolicy
 from masque_client.tunnel.wish import advertised_prefixes, host_addresses, wish
 
@@ -60,6 +64,7 @@ class LocalEnd:
         self._clock = clock
         self._on_change = on_change
         self._on_failure = on_failure
+        self._drops_before: Counter[DropReason] = Counter()
         self._interface_id = secrets.randbits(64)
         self._carrier: Carrier
         self._tun: TunDevice
@@ -74,6 +79,15 @@ class LocalEnd:
     def traffic(self) -> Traffic:
         """What went through since `open`."""
         return self._forwarder.traffic
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """Packets that were not delivered, by reason, on this carrier and those before it."""
+        return {str(reason): count for reason, count in (self._drops_before + self._carrier.session.drops).items()}
+
+    def choose(self, choice: ProxyChoice) -> None:
+        """From the next carrier on, these rules count."""
+        self._options = replace(self._options, proxies=choice)
 
     def open(self) -> None:
         """Make the TUN device.
@@ -111,6 +125,12 @@ class LocalEnd:
         """No packets any more until `start`. Idempotent."""
         self._forwarder.stop()
 
+    def drain(self) -> None:
+        """The carrier is lost: until `follow`, packets are dropped and counted. None of them must be sent late."""
+        self._forwarder.stop()
+        self._carrier.session.close()
+        self._forwarder.start(self._carrier.stream)
+
     def restore(self) -> None:
         """Undo what `configure` did to the host."""
         self._host.restore()
@@ -130,6 +150,8 @@ class LocalEnd:
             self._on_change()
 
     def _take(self, carrier: Carrier) -> None:
+        if self.configuration is not None:
+            self._drops_before += self._carrier.session.drops
         self._carrier = carrier
         carrier.on_event = lambda event: self._on_event(carrier, event)
         carrier.on_writable = self._forwarder.resume

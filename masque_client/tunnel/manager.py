@@ -7,6 +7,10 @@ Order of building: TUN device → connection → session → addresses and route
 device comes first, so that a missing privilege or a bad name is said at once, before the proxy is troubled.
 Taking down is the same list backwards, whatever was reached. This object configures; packets travel in
 `dataplane.forwarder`.
+
+    nothing ──async with──▶ CONNECTED ──connection or session lost, may pass──▶ RECONNECTING
+                                ▲────────a probe came back on a new one──────────────┘
+    both end with `wait_closed`: for a reason that does not pass, or has lasted longer than the user wants
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from masque_client.errors import MasqueError
+from masque_client.errors import ConnectionLost, MasqueError
 from masque_client.host.interface import HostNetwork
 from masque_client.netio.clock import Clock
 from masque_client.pvd.proxies import PvdProxy
@@ -28,7 +32,9 @@ from masque_client.tunnel.opener import Opener
 from masque_client.tunnel.options import TunnelOptions
 from masque_client.tunnel.patience import patiently
 from masque_client.tunnel.probe import probe
-from masque_client.tunnel.status import TunnelStatus
+from masque_client.tunnel.recovery import Recovery, Regained
+from masque_client.tunnel.redial import Redial
+from masque_client.tunnel.status import TunnelState, TunnelStatus
 
 __all__ = ["ConnectIpTunnel", "TunnelStatus"]
 
@@ -38,7 +44,8 @@ class ConnectIpTunnel:
 
     Args:
         host: the machine's network; `restore` is called on the way out.
-        on_change: called after every applied change of addresses, routes or MTU, and when the proxy assigns other DNS.
+        on_change: called after every applied change of addresses, routes or MTU, when the proxy assigns other DNS, when
+            the tunnel is lost, before each attempt to have it back, and when it is back.
         on_proxy_failure: told of each proxy that did not do, also when another one then does.
 
     Raises (from `async with`):
@@ -62,10 +69,13 @@ class ConnectIpTunnel:
         self._opener = Opener(options, clock)
         self._local = LocalEnd(options, host, clock, on_change=self._tell, on_failure=self._fail)
         self._mover = Mover(self._opener, clock, self._local, current=lambda: self._carrier, adopt=self._adopt)
+        self._recovery = Recovery(clock, give_up_after_s=options.give_up_after_s, on_change=self._tell)
+        self._redial = Redial(options, self._opener, clock, on_failure=on_proxy_failure, on_choice=self._local.choose)
         self._stack = AsyncExitStack()
         self._failed: asyncio.Future[MasqueError] = asyncio.get_running_loop().create_future()
         self._probe_rtt_s: float | None = None
         self._is_up = False
+        self._life: asyncio.Task[MasqueError] | None = None
         self._carrier: Carrier
 
     async def __aenter__(self) -> Self:
@@ -82,6 +92,8 @@ class ConnectIpTunnel:
             await self._stack.aclose()
             raise
         self._is_up = True
+        self._life = asyncio.create_task(self._live())
+        self._stack.push_async_callback(self._end_life)
         return self
 
     async def __aexit__(
@@ -89,28 +101,23 @@ class ConnectIpTunnel:
     ) -> None:
         await self._stack.aclose()
 
-    async def wait_closed(self) -> MasqueError | None:
-        """Wait until the tunnel ends by itself; None when the proxy closed it in order, else what broke it."""
-        while True:
-            stream = self._carrier.stream
-            closed = asyncio.ensure_future(stream.wait_closed())
-            either: list[asyncio.Future[MasqueError | None] | asyncio.Future[MasqueError]] = [closed, self._failed]
-            try:
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                async with self._mover.lock:
-                    if self._failed.done():
-                        return self._failed.result()
-                    if stream is self._carrier.stream:
-                        return closed.result()
-            finally:
-                closed.cancel()
+    async def wait_closed(self) -> MasqueError:
+        """Wait until the tunnel ends by itself, and say why."""
+        assert self._life is not None
+        await asyncio.wait([self._life, self._failed], return_when=asyncio.FIRST_COMPLETED)
+        return self._failed.result() if self._failed.done() else self._life.result()
 
     def status(self) -> TunnelStatus:
         """A snapshot. Only while the tunnel is entered."""
         local, carrier = self._local, self._carrier
         configuration, connection = local.configuration, carrier.connection
         assert configuration is not None
+        outage = self._recovery.outage
         return TunnelStatus(
+            state=TunnelState.CONNECTED if outage is None else TunnelState.RECONNECTING,
+            outage=outage,
+            reconnects=self._recovery.count,
+            down_s=self._recovery.last_s,
             proxy=carrier.template.authority,
             proxy_address=connection.address[0],
             engine=connection.http.engine.name,
@@ -124,11 +131,11 @@ class ConnectIpTunnel:
             dns=local.dns,
             mtu=configuration.mtu,
             path_mtu=carrier.path_mtu(),
-            probe_rtt_s=self._probe_rtt_s,
+            probe_rtt_s=self._probe_rtt_s if outage is None else None,
             traffic=local.traffic,
             connection=connection.http.statistics(),
             liveness=connection.http.liveness(),
-            drops={str(reason): count for reason, count in carrier.session.drops.items() if count},
+            drops=local.drops,
             violations=dict(self._opener.dial.violations),
         )
 
@@ -150,6 +157,45 @@ class ConnectIpTunnel:
         self._stack.callback(self._mover.stop)
         if carrier.connection.fallback_reason is not None:
             self._mover.return_to_http3()
+
+    # --- while it is up ---------------------------------------------------------------------------------------------
+
+    async def _live(self) -> MasqueError:
+        """Have the tunnel back each time it is lost, until that does not work."""
+        while True:
+            error = await self._wait_lost()
+            self._mover.stop()
+            self._local.drain()
+            lost = self._carrier
+            lost.close()
+            needs_proof = self._probe_rtt_s is not None
+
+            async def attempt(number: int, lost: Carrier = lost, needs_proof: bool = needs_proof) -> Regained:
+                return await self._redial.attempt(number, lost, needs_proof=needs_proof)
+
+            try:
+                regained = await self._recovery.recover(error, attempt)
+            except MasqueError as final:
+                return final
+            self._probe_rtt_s = regained.probe_rtt_s
+            self._adopt(regained.carrier)
+            if regained.carrier.connection.fallback_reason is not None:
+                self._mover.return_to_http3()
+
+    async def _wait_lost(self) -> MasqueError:
+        """Wait for the end of the carrier, of the one after a move that is."""
+        while True:
+            carrier = self._carrier
+            error = await carrier.stream.wait_closed()
+            async with self._mover.lock:
+                if carrier is self._carrier:
+                    return error or ConnectionLost("the proxy closed the tunnel")
+
+    async def _end_life(self) -> None:
+        assert self._life is not None
+        self._life.cancel()
+        self._redial.close()
+        await asyncio.wait([self._life])
 
     def _adopt(self, carrier: Carrier) -> None:
         """Another carrier takes over."""

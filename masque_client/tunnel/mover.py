@@ -118,15 +118,15 @@ class Mover:
         except BaseException:
             connection.close()
             raise
-        async with self.lock:
-            old = self._current()
-            self._local.pause()
-            old.stream.close()
-            try:
-                await carrier.claim([entry.prefix for entry in old.session.assigned])
-            except BaseException:
-                connection.close()
-                raise
-            old.connection.close(f"moved to HTTP/{connection.http_version}")
-            logger.info("the tunnel moved to HTTP/%d", connection.http_version)
-            self._adopt(carrier)
+        try:
+            async with self.lock:
+                old = self._current()
+                self._local.pause()
+                old.stream.close()
+                await carrier.claim(old.prefixes)
+                old.connection.close(f"moved to HTTP/{connection.http_version}")
+                logger.info("the tunnel moved to HTTP/%d", connection.http_version)
+                self._adopt(carrier)
+        except BaseException:
+            carrier.close()
+            raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from masque_client.engine.interface import Headers
 from masque_client.errors import MasqueError
@@ -39,15 +40,27 @@ class Opener:
         self._options = options
         self._clock = clock
 
-    async def open_first(self, candidates: Iterable[PvdProxy], on_failure: OnFailure) -> Carrier:
+    async def open_first(
+        self, candidates: Iterable[PvdProxy], on_failure: OnFailure, *, timeout_s: float | None = None
+    ) -> Carrier:
         """An open session with the first candidate that does (`tunnel.failover`); addresses are still to come.
+
+        Args:
+            candidates: best first.
+            on_failure: told of each that does not do.
+            timeout_s: for reaching one; None for the usual time.
 
         Raises:
             MasqueError: nobody did.
         """
+        dial = self.dial if timeout_s is None else replace(self.dial, timeout_s=timeout_s)
+
+        async def reach(proxy: PvdProxy) -> ProxyConnection:
+            return await connect(proxy.authority.host, proxy.authority.port, dial, self._clock)
+
         return await use_first(
             candidates,
-            self._reach,
+            reach,
             self.open_on,
             release=ProxyConnection.close,
             policy=self._options.failover,
@@ -67,6 +80,3 @@ class Opener:
             return carrier
 
         return await self._options.authenticator.request((proxy.authority.host, proxy.authority.port), send)
-
-    async def _reach(self, proxy: PvdProxy) -> ProxyConnection:
-        return await connect(proxy.authority.host, proxy.authority.port, self.dial, self._clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -34,6 +35,8 @@ class TunnelOptions:
         authenticator: the user's request header fields, and credentials. Never logged.
         grease: see `SessionStream`.
         patience_s: how long to wait, in total, for a proxy that says when to come back (`tunnel.patience`).
+        give_up_after_s: how long a tunnel that was up may be down; None for ever, and 0 ends it when it is lost.
+        refresh_proxies: asked for newer `proxies` while the tunnel is down; None where they cannot change.
         interface: name of the TUN device; `%d` is replaced by the kernel.
         address_request: see `AddressRequestMode`.
         failover: after which failures the next proxy is tried.
@@ -50,6 +53,8 @@ class TunnelOptions:
     authenticator: Authenticator = field(default_factory=Authenticator)
     grease: bool = False
     patience_s: float = 0.0
+    give_up_after_s: float | None = None
+    refresh_proxies: Callable[[], Awaitable[ProxyChoice]] | None = None
     interface: str = "masque%d"
     address_request: AddressRequestMode = AddressRequestMode.AUTO
     failover: Failover = Failover.UNAVAILABLE

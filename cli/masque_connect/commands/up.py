@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from functools import partial
 from typing import Any
 
-from masque_client.errors import ConfigurationError, ConnectionLost, MasqueError
+from masque_client.errors import ConfigurationError, MasqueError
 from masque_client.host import system_network
 from masque_client.netio.clock import MonotonicClock
 from masque_client.protocol.quic_invariants import version_number
 from masque_client.pvd.proxies import PvdProxy
-from masque_client.tunnel.manager import ConnectIpTunnel, TunnelStatus
+from masque_client.tunnel.manager import ConnectIpTunnel
 from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
-from masque_client.tunnel.proxies import ip_proxies
+from masque_client.tunnel.proxies import document_source, ip_proxies
+from masque_client.tunnel.status import TunnelStatus
 from masque_connect import options as shared
 from masque_connect.dns_report import describe_dns, dns_lines
 from masque_connect.render import SCHEMA_VERSION, Live, print_json_line, rates, remark
@@ -39,6 +41,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=AddressRequestMode.AUTO,
         metavar="{auto,immediate,never}",
         help="when to ask the proxy for addresses (default: auto: after waiting half a second for them)",
+    )
+    parser.add_argument(
+        "--give-up-after",
+        type=_patience,
+        metavar="SECONDS|never",
+        help="how long a lost tunnel may try to come back, while nothing leaves outside of it; 0 ends it at once "
+        "(default: never)",
     )
     add_routing(parser)
     parser.add_argument(
@@ -69,6 +78,8 @@ async def _run(options: argparse.Namespace) -> int:
         authenticator=authenticator,
         grease=options.grease,
         patience_s=options.timeout,
+        give_up_after_s=options.give_up_after,
+        refresh_proxies=partial(ip_proxies, options.proxy, tls) if document_source(options.proxy) else None,
         interface=options.interface,
         address_request=options.address_request,
         failover=options.failover,
@@ -77,8 +88,10 @@ async def _run(options: argparse.Namespace) -> int:
         strict_rules=options.strict_rules,
     )
 
+    news = _News(as_json=options.json)
+
     def announce() -> None:
-        _announce(tunnel.status(), as_json=options.json)
+        news.tell(tunnel.status())
 
     def on_proxy_failure(proxy: PvdProxy, error: MasqueError) -> None:
         if len(tunnel_options.proxies.candidates) > 1:
@@ -91,10 +104,10 @@ async def _run(options: argparse.Namespace) -> int:
         announce()
         with Live() as live:
             error = await _watch(tunnel, live)
-    raise error or ConnectionLost("the proxy closed the tunnel")
+    raise error
 
 
-async def _watch(tunnel: ConnectIpTunnel, live: Live) -> Exception | None:
+async def _watch(tunnel: ConnectIpTunnel, live: Live) -> MasqueError:
     """Refresh the live line every second until the tunnel ends; returns why."""
     closed = asyncio.ensure_future(tunnel.wait_closed())
     sent = received = 0
@@ -102,10 +115,11 @@ async def _watch(tunnel: ConnectIpTunnel, live: Live) -> Exception | None:
         while not closed.done():
             status = tunnel.status()
             traffic = status.traffic
-            live.update(
-                f"{status.interface}  "
-                + rates(traffic.bytes_out - sent, traffic.bytes_in - received, status.connection)
-            )
+            if status.outage is None:
+                now = rates(traffic.bytes_out - sent, traffic.bytes_in - received, status.connection)
+            else:
+                now = f"reconnecting, attempt {status.outage.attempt}"
+            live.update(f"{status.interface}  {now}")
             sent, received = traffic.bytes_out, traffic.bytes_in
             await asyncio.wait([closed], timeout=1.0)
         return closed.result()
@@ -113,10 +127,33 @@ async def _watch(tunnel: ConnectIpTunnel, live: Live) -> Exception | None:
         closed.cancel()
 
 
-def _announce(status: TunnelStatus, *, as_json: bool) -> None:
-    if as_json:
-        print_json_line(describe(status))
-        return
+class _News:
+    """Tells of every change: one JSON line each, or remarks of which none is said twice in a row."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._before: TunnelStatus | None = None
+
+    def tell(self, status: TunnelStatus) -> None:
+        """Something has changed: this is how it is now."""
+        before, self._before = self._before, status
+        if self._as_json:
+            print_json_line(describe(status))
+        elif status.outage is not None:
+            if before is None or before.outage is None or before.outage.reason != status.outage.reason:
+                remark(f"the tunnel is down: {status.outage.reason}; reconnecting, and nothing leaves outside of it")
+        else:
+            self._tell_connected(status, before)
+
+    def _tell_connected(self, status: TunnelStatus, before: TunnelStatus | None) -> None:
+        if before is not None and before.outage is not None:
+            remark(f"the tunnel is back after {status.down_s:.1f} s")
+        if before is not None and (gone := set(before.addresses) - set(status.addresses)):
+            remark(f"  the proxy took back {', '.join(sorted(gone))}: connections from there end")
+        _introduce(status)
+
+
+def _introduce(status: TunnelStatus) -> None:
     verified = (
         "no probe came back: not verified" if status.probe_rtt_s is None else f"{status.probe_rtt_s * 1e3:.1f} ms"
     )
@@ -139,7 +176,11 @@ def describe(status: TunnelStatus) -> dict[str, Any]:
     """The JSON form of a status. Fields are only ever added."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "state": "connected",
+        "state": status.state,
+        "reason": None if status.outage is None else status.outage.reason,
+        "attempt": None if status.outage is None else status.outage.attempt,
+        "reconnects": status.reconnects,
+        "down_s": None if status.down_s is None else round(status.down_s, 3),
         "verified": status.probe_rtt_s is not None,
         "proxy": status.proxy,
         "proxy_address": status.proxy_address,
@@ -163,3 +204,12 @@ def describe(status: TunnelStatus) -> dict[str, Any]:
         "liveness": {"silent_s": round(status.liveness.silent_s, 3), "pings": status.liveness.pings},
         "probe_rtt_ms": None if status.probe_rtt_s is None else round(status.probe_rtt_s * 1000, 3),
     }
+
+
+def _patience(text: str) -> float | None:
+    if text == "never":
+        return None
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError("is neither a number of seconds nor 'never'")
+    return seconds
