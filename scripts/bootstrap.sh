@@ -44,12 +44,23 @@ find_python() {
     die "no Python 3.11 or newer found" "install python3 (Debian: apt-get install python3 python3-venv)"
 }
 
+# Whether something that the installation was made from is newer than its stamp.
+outdated() {
+    local source
+    for source in pyproject.toml setup.py masque_client/netio/offload/*.[ch]; do
+        [ "$1" -nt "$source" ] || return 0
+    done
+    return 1
+}
+
 need_venv() {
     local extras=$1 stamp python
     stamp=.venv/installed-$(echo "$extras" | tr ',' '-')
-    if [ -x .venv/bin/masque-connect ] && [ "$stamp" -nt pyproject.toml ]; then
+    if [ -x .venv/bin/masque-connect ] && ! outdated "$stamp"; then
         return
     fi
+    command -v cc >/dev/null || install_packages gcc libc6-dev python3-dev ||
+        say "no C compiler, and none installable here: the TUN offload kernel stays in Python, and off"
     if [ ! -x .venv/bin/python ]; then
         python=$(find_python)
         say "creating .venv with $("$python" --version)"

@@ -1,52 +1,45 @@
 """The TUN device: IP packets of this machine, read and written in batches.
 
 A packet is one layer-3 packet from its version nibble to its last payload byte, nothing before it (IFF_NO_PI), which is
-what RFC 9484 §6 carries, with checksums already final (no IFF_VNET_HDR, `masque-core` I-48). The device disappears
-with its last descriptor unless someone made it persistent. Addresses, routes and MTU are `host`'s business.
+what RFC 9484 §6 carries, with its checksums final (`masque-core` I-48). The device disappears with its last descriptor
+unless someone made it persistent. Addresses, routes and MTU are `host`'s business.
 
-Offload (IFF_VNET_HDR, 64 KiB super-packets) has its seam here: `read_batch` and `write_batch` already speak of
-batches, so it changes what happens inside the two methods and nobody else.
+With offload the kernel hands out and takes super-packets of up to 64 KiB, one per system call, which stand for dozens
+of packets (`netio.offload`). `read_batch` and `write_batch` hide that. Who would rather judge a super-packet once than
+each of its packets uses `read_super_packets` and `write_super_packets`, with `offload.segment` and `coalesce` between.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import re
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from masque_client.errors import ConfigurationError, HostError, PrivilegeError
-
-TUN_PATH: Final = "/dev/net/tun"
-
-MAX_NAME_BYTES: Final = 15
-"""IFNAMSIZ less the terminating zero (include/uapi/linux/if.h)."""
+from masque_client.errors import HostError
+from masque_client.netio import offload as offload_kernel
+from masque_client.netio.offload.virtio import HEADER_BYTES, measure
+from masque_client.netio.tun_setup import leave_plain, open_tun
 
 MAX_PACKET_BYTES: Final = 65_535
-
-# include/uapi/linux/if_tun.h
-_TUNSETIFF: Final = 0x4004_54CA
-_IFF_TUN: Final = 0x0001
-_IFF_NO_PI: Final = 0x1000
-_IFF_TUN_EXCL: Final = 0x8000
-_IFREQ: Final = struct.Struct("16sH22x")
-
-_NAME: Final = re.compile(r"(?!\.{1,2}\Z)[^\s/:%]*(%d)?[^\s/:%]*")
 
 
 @dataclass(slots=True)
 class TunCounters:
-    """What went through the device. Counters only grow. Read: host → tunnel; written: tunnel → host."""
+    """What went through the device. Counters only grow. Read: host → tunnel; written: tunnel → host.
+
+    Packets and bytes are those of final packets, however they crossed. Super-packets are crossings of more than one
+    packet at once, so `packets_read` less what they held crossed alone.
+    """
 
     packets_read: int = 0
     bytes_read: int = 0
     packets_written: int = 0
     bytes_written: int = 0
     write_drops: int = 0
+    super_packets_read: int = 0
+    super_packets_written: int = 0
 
 
 class TunDevice:
@@ -55,43 +48,52 @@ class TunDevice:
     Attributes:
         name: the interface's name as the kernel gave it.
         counters: see `TunCounters`.
+        offload: packets cross as super-packets.
+        merges_udp: among them UDP datagrams (Linux 6.2).
     """
 
-    def __init__(self, descriptor: int, name: str) -> None:
+    def __init__(self, descriptor: int, name: str, *, offload: bool = False, merges_udp: bool = False) -> None:
         self.name = name
         self.counters = TunCounters()
+        self.offload = offload
+        self.merges_udp = merges_udp
         self._descriptor = descriptor
+        self._outlives_us = False
 
     @classmethod
-    def open(cls, name: str = "masque%d", *, attach: bool = False) -> Self:
+    def open(
+        cls, name: str = "masque%d", *, attach: bool = False, offload: bool = offload_kernel.IS_WORTHWHILE
+    ) -> Self:
         """Create a device in the network namespace of this thread, link down and without addresses.
 
         Args:
             name: at most 15 bytes; `%d` becomes the first free number.
             attach: allow `name` to be an existing persistent device that nobody has open. Its owner may do so
                 without CAP_NET_ADMIN.
+            offload: let packets cross as super-packets, if the kernel knows how. By default where that is faster.
 
         Raises:
             ConfigurationError: the kernel would not take the name.
             PrivilegeError: no CAP_NET_ADMIN, or no /dev/net/tun.
             HostError: the name is taken, or the device is in use or of another kind.
         """
-        check_name(name)
-        descriptor = _open_clone_device()
-        flags = _IFF_TUN | _IFF_NO_PI | (0 if attach else _IFF_TUN_EXCL)
-        try:
-            reply = fcntl.ioctl(descriptor, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
-        except OSError as error:
-            os.close(descriptor)
-            raise _refusal(name, error) from error
-        return cls(descriptor, _IFREQ.unpack(reply)[0].rstrip(b"\0").decode())
+        opened = open_tun(name, attach=attach, offload=offload)
+        device = cls(opened.descriptor, opened.name, offload=opened.headers, merges_udp=opened.udp)
+        device._outlives_us = attach
+        return device
+
+    # --- packets ----------------------------------------------------------------------------------------------------
 
     def read_batch(self, limit: int = 64) -> list[bytes]:
-        """Take the packets the host has sent, at most `limit`, in order; empty when there are none.
+        """Take the packets the host has sent, in order; empty when there are none.
+
+        Reading ends with `limit` packets; a last super-packet is taken whole and may exceed it.
 
         Raises:
             HostError: the device was deleted under us; close it.
         """
+        if self.offload:
+            return offload_kernel.segment(self.read_super_packets(limit))
         packets: list[bytes] = []
         read, descriptor = os.read, self._descriptor
         try:
@@ -100,11 +102,7 @@ class TunDevice:
         except BlockingIOError:
             pass
         except OSError as error:
-            if error.errno == errno.EBADF:
-                raise
-            raise HostError(
-                f"the TUN device {self.name} is gone: {error.strerror}", hint="something else deleted it; try again"
-            ) from error
+            self._raise_if_gone(error)
         self.counters.packets_read += len(packets)
         self.counters.bytes_read += sum(map(len, packets))
         return packets
@@ -112,8 +110,11 @@ class TunDevice:
     def write_batch(self, packets: Sequence[bytes]) -> int:
         """Hand packets to the host, in order; returns how many it took. The others are lost and counted.
 
-        A link that is down refuses them all, and what is no IP packet is refused at any time.
+        The order is kept within each flow. A link that is down refuses them all, and what is no IP packet is refused
+        at any time.
         """
+        if self.offload:
+            return self.write_super_packets(offload_kernel.coalesce(packets, 0, self.merges_udp))
         written = 0
         write, descriptor, counters = os.write, self._descriptor, self.counters
         for packet in packets:
@@ -127,6 +128,52 @@ class TunDevice:
         counters.packets_written += written
         return written
 
+    # --- super-packets, only with `offload` -------------------------------------------------------------------------
+
+    def read_super_packets(self, limit: int = 64) -> list[bytes]:
+        """What `read_batch` reads, as the kernel gave it: for `offload.segment`. `limit` counts packets."""
+        supers: list[bytes] = []
+        count = byte_count = multiple = 0
+        read, descriptor = os.read, self._descriptor
+        try:
+            while count < limit:
+                super_packet = read(descriptor, HEADER_BYTES + MAX_PACKET_BYTES)
+                packets, size = measure(super_packet)
+                supers.append(super_packet)
+                count += packets
+                byte_count += size
+                multiple += packets > 1
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._raise_if_gone(error)
+        counters = self.counters
+        counters.packets_read += count
+        counters.bytes_read += byte_count
+        counters.super_packets_read += multiple
+        return supers
+
+    def write_super_packets(self, supers: Sequence[bytes]) -> int:
+        """What `write_batch` writes, as `offload.coalesce` made it; returns how many packets the host took."""
+        written = 0
+        write, descriptor, counters = os.write, self._descriptor, self.counters
+        for super_packet in supers:
+            packets, size = measure(super_packet)
+            try:
+                write(descriptor, super_packet)
+            except OSError as error:
+                if error.errno == errno.EBADF:
+                    raise
+                counters.write_drops += packets
+                continue
+            written += packets
+            counters.bytes_written += size
+            counters.super_packets_written += packets > 1
+        counters.packets_written += written
+        return written
+
+    # --- the descriptor ---------------------------------------------------------------------------------------------
+
     def fileno(self) -> int:
         """The descriptor, for readiness callbacks; -1 when closed."""
         return self._descriptor
@@ -135,51 +182,13 @@ class TunDevice:
         """Close the descriptor, and with it a device that is not persistent; harmless when repeated."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
+            if self.offload and self._outlives_us:
+                leave_plain(descriptor)
             os.close(descriptor)
 
-
-def check_name(name: str) -> None:
-    """Refuse what the kernel would not take as an interface name (`dev_valid_name` in net/core/dev.c).
-
-    Raises:
-        ConfigurationError: empty, over 15 bytes, `.`, `..`, or with spaces, `/`, `:` or a `%` other than one `%d`.
-    """
-    if not 0 < len(name.encode()) <= MAX_NAME_BYTES or not _NAME.fullmatch(name):
-        raise ConfigurationError(
-            f"{name!r} cannot be the name of a network interface",
-            hint=f"use 1 to {MAX_NAME_BYTES} letters, digits, dots, dashes; %d stands for a free number",
-        )
-
-
-def _open_clone_device() -> int:
-    try:
-        return os.open(TUN_PATH, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (PermissionError, FileNotFoundError) as error:
-        hint = "load the module (modprobe tun); in a container, add --device /dev/net/tun"
-        missing = isinstance(error, FileNotFoundError)
-        reason = "does not exist" if missing else "may not be opened"
-        raise PrivilegeError(f"{TUN_PATH} {reason}", hint=hint if missing else None) from error
-    except OSError as error:  # ENODEV, ENXIO: the node is there, the driver is not
-        raise PrivilegeError(
-            f"{TUN_PATH} does not work: {error.strerror}", hint="the kernel has no TUN driver: modprobe tun"
+    def _raise_if_gone(self, error: OSError) -> None:
+        if error.errno == errno.EBADF:
+            raise error
+        raise HostError(
+            f"the TUN device {self.name} is gone: {error.strerror}", hint="something else deleted it; try again"
         ) from error
-
-
-def _refusal(name: str, error: OSError) -> HostError:
-    """What a failed TUNSETIFF means."""
-    match error.errno:
-        case errno.EPERM | errno.EACCES:
-            return PrivilegeError("creating a TUN device needs CAP_NET_ADMIN")
-        case errno.ENOTTY | errno.EOPNOTSUPP:
-            return PrivilegeError(
-                f"{TUN_PATH} is something else than the TUN driver",
-                hint="it may be hidden from this container or service",
-            )
-        case errno.EBUSY:
-            return HostError(
-                f"the network interface {name} exists or is in use", hint="choose another name, or stop its user"
-            )
-        case errno.EINVAL:
-            return HostError(f"the network interface {name} exists and is no TUN device", hint="choose another name")
-        case _:
-            return HostError(f"creating the TUN device {name} failed: {error.strerror}")

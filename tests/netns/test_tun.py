@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from masque_client.errors import ConfigurationError, HostError, PrivilegeError
-from masque_client.netio import tun as tun_module
+from masque_client.netio import tun_setup
 from masque_client.netio.tun import TunDevice
 from masque_client.testing.netns import Lab, Namespace
 
@@ -163,7 +163,7 @@ def test_no_privilege_is_said_plainly(host: Namespace) -> None:
 
 
 def test_no_driver_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tun_module, "TUN_PATH", "/dev/net/no-such-tun")
+    monkeypatch.setattr(tun_setup, "TUN_PATH", "/dev/net/no-such-tun")
     with pytest.raises(PrivilegeError, match="does not exist") as caught:
         TunDevice.open()
     assert "modprobe tun" in caught.value.hint

@@ -1,0 +1,23 @@
+"""The optional compiled part; everything else about the package is in pyproject.toml.
+
+Built against Python's stable ABI, so one build serves 3.11 and later. Without a compiler the build warns and goes on:
+`masque_client.netio.offload` then uses its twin in Python.
+"""
+
+from setuptools import Extension, setup
+
+HERE = "masque_client/netio/offload"
+
+setup(
+    ext_modules=[
+        Extension(
+            "masque_client.netio.offload._compiled",
+            sources=[f"{HERE}/compiled.c", f"{HERE}/segment.c", f"{HERE}/coalesce.c"],
+            depends=[f"{HERE}/wire.h"],
+            extra_compile_args=["-O3", "-std=c11", "-Wall", "-Wextra"],
+            py_limited_api=True,
+            optional=True,
+        )
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)
