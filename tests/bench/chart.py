@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 from tests.bench.results import PEERS
 from tests.bench.rows import BARE, Group
 
-_WIDTH, _LEFT, _RIGHT = 760, 230, 110
+_WIDTH, _LEFT, _RIGHT = 760, 240, 100
 _BAR, _GAP, _HEADING = 15, 12, 34
 _DIRECTIONS = (("down", "tcp1_down_gbit_s"), ("up", "tcp1_up_gbit_s"))
 _STYLE = """\
@@ -22,7 +22,6 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #24292
 .down { fill: #0969da; } .up { fill: #1a7f37; }
 .peer.down { fill: #8c959f; } .peer.up { fill: #afb8c1; }
 .spread { stroke: #24292f; stroke-opacity: .55; }
-.axis { stroke: #8c959f; }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3; } .small { fill: #9198a1; }
   .down { fill: #4493f8; } .up { fill: #3fb950; }
@@ -45,7 +44,6 @@ def draw(document: dict[str, Any]) -> str:
             y += _HEADING - 8
         body += _bars(row, y, scale)
         y += len(_DIRECTIONS) * _BAR + _GAP
-    body.append(f'<line class="axis" x1="{_LEFT}" y1="44" x2="{_LEFT}" y2="{y}"/>')
     height = y + 46
     body += [_text(12, y + 20 + 15 * index, line, "small") for index, line in enumerate(_remarks(document))]
     title = "TCP through the tunnel, one stream, Gbit/s"

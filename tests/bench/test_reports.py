@@ -123,7 +123,7 @@ def test_a_readme_without_its_marks_is_left_alone(readme: str) -> None:
 
 def test_the_chart_is_well_formed_and_has_a_number_for_each_bar(document: dict[str, Any]) -> None:
     root = ElementTree.fromstring(draw(document))
-    bars = [bar for bar in root.iter(f"{SVG}rect") if bar.get("x") == "230"]
+    bars = [bar for bar in root.iter(f"{SVG}rect") if bar.get("x") == "240"]
     labels = [text.text for text in root.iter(f"{SVG}text")]
     measured = [row for row in document["rows"] if row["group"] in ("pair", "go") and row["summary"]]
     assert len(bars) == 2 * (len(measured) + 1)  # the Go proxy's own client is shown twice
