@@ -6,6 +6,7 @@ next carrier brings.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections import Counter
@@ -30,6 +31,9 @@ from masque_client.tunnel.wish import advertised_prefixes, host_addresses, wish
 
 logger = logging.getLogger(__name__)
 
+APPLY_INTERVAL_S = 0.1
+"""How far apart, at least, changes that the proxy announces are applied: it must not set the pace of the kernel."""
+
 
 class LocalEnd:
     """Use in this order: `open`, `configure`, `start`; then `pause` and `follow` for each later carrier.
@@ -38,6 +42,7 @@ class LocalEnd:
 
     Args:
         host: the machine's network.
+        open_device: makes the TUN device.
         on_change: called after every applied change, and when the proxy assigns other DNS.
         on_failure: called when this machine refuses what the proxy announced.
 
@@ -55,6 +60,7 @@ class LocalEnd:
         *,
         on_change: Callable[[], None],
         on_failure: Callable[[MasqueError], None],
+        open_device: Callable[[str], TunDevice] = TunDevice.open,
     ) -> None:
         self.configuration: HostConfiguration | None = None
         self.route_policy = RoutePolicy(())
@@ -64,6 +70,10 @@ class LocalEnd:
         self._clock = clock
         self._on_change = on_change
         self._on_failure = on_failure
+        self._open_device = open_device
+        self._loop = asyncio.get_running_loop()
+        self._applied_at = -APPLY_INTERVAL_S
+        self._due: asyncio.TimerHandle | None = None
         self._drops_before: Counter[DropReason] = Counter()
         self._interface_id = secrets.randbits(64)
         self._carrier: Carrier
@@ -97,7 +107,7 @@ class LocalEnd:
         """
         for leftover in self._host.clean_up():
             logger.warning("removed what a dead run had left: %s", leftover)
-        self._tun = TunDevice.open(self._options.interface)
+        self._tun = self._open_device(self._options.interface)
         self._forwarder = Forwarder(self._tun, self._clock)
 
     def configure(self, carrier: Carrier) -> None:
@@ -132,7 +142,9 @@ class LocalEnd:
         self._forwarder.start(self._carrier.stream)
 
     def restore(self) -> None:
-        """Undo what `configure` did to the host."""
+        """Undo what `configure` did to the host. Nothing is applied after it."""
+        if self._due is not None:
+            self._due.cancel()
         self._host.restore()
 
     def close(self) -> None:
@@ -161,10 +173,21 @@ class LocalEnd:
             return
         match event:
             case AddressesAssigned() | RoutesAdvertised():
-                self.reconfigure()
+                self._reconfigure_soon()
             case DnsAssigned() | Pref64Assigned():
                 if self._update_dns(self.configuration):
                     self._on_change()
+
+    def _reconfigure_soon(self) -> None:
+        """Once for all that comes within this turn of the loop, or within the interval."""
+        if self._due is None:
+            when = max(self._loop.time(), self._applied_at + APPLY_INTERVAL_S)
+            self._due = self._loop.call_at(when, self._reconfigure_now)
+
+    def _reconfigure_now(self) -> None:
+        self._due = None
+        if self._carrier.stream.is_open:
+            self.reconfigure()
 
     def _apply(self) -> None:
         carrier, session = self._carrier, self._carrier.session
@@ -177,6 +200,7 @@ class LocalEnd:
         )
         if not wanted.addresses:
             raise HostError("the proxy withdrew every address", hint="try again later, or ask the proxy's operator")
+        self._applied_at = self._loop.time()
         self._host.apply(wanted)
         self.configuration = wanted
         self._update_dns(wanted)

@@ -18,6 +18,7 @@ from masque_client.protocol.icmp import compose_echo_request
 from masque_client.protocol.ip_capsules import IpAddressRange
 from masque_client.protocol.ip_packet import ICMP, ICMPV6, IPV4_HEADER, build_ipv4, parse_ip_header
 from masque_client.protocol.ip_session import ConnectIpSession
+from masque_client.protocol.packing import ONE_PER_BUFFER
 
 ATTEMPTS = 4
 INTERVAL_S = 0.4
@@ -43,6 +44,7 @@ async def probe(stream: SessionStream[Any], session: ConnectIpSession, clock: Cl
 
     sent_at: dict[int, float] = {}
     restore, stream.on_payloads = stream.on_payloads, on_payloads
+    packing, session.packing = session.packing, ONE_PER_BUFFER
     try:
         for sequence in range(1, ATTEMPTS + 1):
             pings = [_with_one_hop(ping) for ping in _pings(session, sequence)]
@@ -57,6 +59,7 @@ async def probe(stream: SessionStream[Any], session: ConnectIpSession, clock: Cl
         return None
     finally:
         stream.on_payloads = restore
+        session.packing = packing
 
 
 def _pings(session: ConnectIpSession, sequence: int) -> Iterator[bytes]:

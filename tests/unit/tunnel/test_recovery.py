@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from masque_client.errors import AuthenticationRefused, ConnectError, ConnectionLost, MasqueError
 from masque_client.tunnel.reconnect import STABLE_S, Outage
 from masque_client.tunnel.recovery import Recovery, Regained
-from tests.unit.pvd.virtual_time import VirtualTimeLoop, run_virtually
+from tests.unit.pvd.virtual_time import VirtualTimeLoop, virtually
 
 BACK = cast(Regained, object())
 LOST = ConnectionLost("gone")
@@ -42,14 +41,6 @@ class Story:
 
     def _see(self) -> None:
         self.seen.append(self.recovery.outage)
-
-
-def virtually(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-    def run() -> None:
-        run_virtually(cast(Any, test()))
-
-    run.__name__ = test.__name__
-    return run
 
 
 @virtually
