@@ -1,6 +1,6 @@
 //! The client: one tunnel, from a local UDP port to a target, or from a TUN device to wherever the proxy routes.
 //!
-//! Prints a JSON line when the tunnel is open and one when it is over.
+//! Prints a JSON line on stdout when packets may come, and says on stderr why it is over.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -12,6 +12,8 @@ use crate::tun::Tun;
 use crate::wire::{self, AddressEntry, CapsuleReader};
 
 const BATCH: usize = 64;
+const LOST: i32 = 7;
+const REFUSED: i32 = 8;
 
 /// Where the packets of the tunnel come from and go to.
 pub enum Inside {
@@ -35,7 +37,7 @@ pub struct Client {
     is_open: bool,
     has_addresses: bool,
     has_routes: bool,
-    /// Why it is over: the line to print and the exit status.
+    /// Why it is over, and the exit status.
     outcome: Option<(String, i32)>,
 }
 
@@ -78,16 +80,16 @@ impl Client {
             self.link.flush(&self.socket);
             if self.link.quic.is_closed() && self.outcome.is_none() {
                 let reason = match (self.link.quic.peer_error(), self.link.quic.local_error()) {
-                    (Some(error), _) => format!("the proxy closed: 0x{:x}", error.error_code),
-                    (_, Some(error)) => format!("we closed: 0x{:x}", error.error_code),
+                    (Some(error), _) => format!("the proxy closed the connection: 0x{:x}", error.error_code),
+                    (_, Some(error)) => format!("we closed the connection: 0x{:x}", error.error_code),
                     _ => "idle timeout".to_string(),
                 };
-                self.outcome = Some((format!(r#"{{"event":"closed","reason":"{reason}"}}"#), 7));
+                self.fail(&reason);
             }
         }
         self.link.close(&self.socket);
-        let (line, status) = self.outcome.take().unwrap_or((r#"{"event":"stopped"}"#.to_string(), 0));
-        println!("{line}");
+        let (words, status) = self.outcome.take().unwrap_or(("stopped".to_string(), 0));
+        eprintln!("{words}");
         status
     }
 
@@ -117,14 +119,14 @@ impl Client {
     /// Sends the request once the proxy's SETTINGS allow it (RFC 9220 §3, RFC 9297 §2.1.1).
     fn open_tunnel(&mut self) {
         if let Err(error) = self.link.start_http() {
-            self.outcome = Some((format!(r#"{{"event":"closed","reason":"{error:?}"}}"#), 7));
+            self.fail(&format!("{error:?}"));
         }
         let Some(http) = self.link.http.as_mut() else { return };
         if self.stream.is_some() || http.peer_settings_raw().is_none() {
             return;
         }
         if !http.extended_connect_enabled_by_peer() || !http.dgram_enabled_by_peer(&self.link.quic) {
-            self.outcome = Some((r#"{"event":"refused","reason":"SETTINGS"}"#.to_string(), 8));
+            self.outcome = Some(("refused: SETTINGS without extended CONNECT or H3_DATAGRAM".to_string(), REFUSED));
             return;
         }
         let protocol = if matches!(self.inside, Inside::Udp { .. }) { "connect-udp" } else { "connect-ip" };
@@ -137,11 +139,12 @@ impl Client {
             ("capsule-protocol", "?1"),
         ];
         fields.extend(self.request.authorization.as_ref().map(|value| ("authorization", value.as_str())));
-        let headers: Vec<Header> = fields.iter().map(|(name, value)| Header::new(name.as_bytes(), value.as_bytes())).collect();
+        let headers: Vec<Header> =
+            fields.iter().map(|(name, value)| Header::new(name.as_bytes(), value.as_bytes())).collect();
         match http.send_request(&mut self.link.quic, &headers, false) {
             Ok(stream) => self.stream = Some(stream),
             Err(quiche::h3::Error::StreamBlocked) => {}
-            Err(error) => self.outcome = Some((format!(r#"{{"event":"closed","reason":"{error:?}"}}"#), 7)),
+            Err(error) => self.fail(&format!("{error:?}")),
         }
     }
 
@@ -175,10 +178,10 @@ impl Client {
                     let value = wire::encode_addresses(&wanted);
                     self.link.send_body(stream, &wire::encode_capsule(wire::ADDRESS_REQUEST, &value));
                 } else {
-                    println!(r#"{{"event":"open","status":{status}}}"#);
+                    println!(r#"{{"ready":"client"}}"#);
                 }
             }
-            _ => self.outcome = Some((format!(r#"{{"event":"refused","status":{status}}}"#), 8)),
+            _ => self.outcome = Some((format!("refused: {status}"), REFUSED)),
         }
     }
 
@@ -221,7 +224,7 @@ impl Client {
         }
         if self.has_addresses && self.has_routes {
             (self.has_addresses, self.has_routes) = (false, false);
-            println!(r#"{{"event":"open","status":200}}"#);
+            println!(r#"{{"ready":"client"}}"#);
         }
     }
 
@@ -276,6 +279,6 @@ impl Client {
     }
 
     fn fail(&mut self, reason: &str) {
-        self.outcome.get_or_insert((format!(r#"{{"event":"closed","reason":"{reason}"}}"#), 7));
+        self.outcome.get_or_insert((reason.to_string(), LOST));
     }
 }

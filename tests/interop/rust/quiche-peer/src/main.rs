@@ -1,10 +1,11 @@
 //! A MASQUE proxy and client on quiche, so that the engines meet a QUIC and HTTP/3 stack that is nobody's relative.
 //!
 //!     quiche-peer proxy --listen 192.0.2.2:443 --certificate PEM --key PEM [--pool4 10.9.0.0/24 --tun NAME] ...
-//!     quiche-peer client --connect 192.0.2.2:443 --name proxy.example --ca PEM --target HOST:PORT --forward ADDR:PORT
-//!     quiche-peer client --connect 192.0.2.2:443 --name proxy.example --ca PEM --tun NAME
+//!     quiche-peer client --template https://proxy.example:443/… --ca PEM --target HOST:PORT --forward ADDR:PORT
+//!     quiche-peer client --template https://proxy.example:443/… --ca PEM --tun NAME
 //!
-//! Prints JSON lines. Exit status of the client: 7 for a lost tunnel, 8 for a refused one.
+//! Prints a JSON line on stdout when it is ready. The client's last words are on stderr, its exit status is 7 for a lost
+//! tunnel and 8 for a refused one.
 
 mod client;
 mod link;
@@ -14,7 +15,7 @@ mod wire;
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{ToSocketAddrs, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use client::{Client, Inside, Request};
@@ -84,34 +85,35 @@ fn run_proxy(options: &Options) -> Result<(), Box<dyn Error>> {
         retry: options.text("retry").is_some(),
     };
     let mut proxy = Proxy::new(settings, options.need("listen")?)?;
-    println!(r#"{{"ready":"quiche-peer","listen":"{}"}}"#, proxy.local_address()?);
+    println!(r#"{{"ready":"proxy","listen":"{}"}}"#, proxy.local_address()?);
     proxy.run(is_stopped);
     Ok(())
 }
 
 fn run_client(options: &Options) -> Result<(), Box<dyn Error>> {
     let max_udp_payload = options.number("max-udp-payload", MAX_UDP_PAYLOAD)?;
-    let proxy: SocketAddr = options.need("connect")?.parse()?;
-    let name = options.need("name")?;
+    let template = options.need("template")?.strip_prefix("https://").ok_or("--template takes https://HOST:PORT/…")?;
+    let (authority, path) = template.split_at(template.find('/').ok_or("--template has no path")?);
+    let name = authority.rsplit_once(':').ok_or("--template has no port")?.0;
+    let proxy = authority.to_socket_addrs()?.next().ok_or("the proxy has no address")?;
     let mut config = link::quic_config(max_udp_payload, options.number("idle-timeout-ms", 30_000)? as u64)?;
     config.load_verify_locations_from_file(options.need("ca")?)?;
     config.verify_peer(true);
-    let (inside, path) = match options.tun(max_udp_payload)? {
-        Some(tun) => {
-            let template = options.text("ip-path").unwrap_or(IP_PATH);
-            (Inside::Ip { tun }, wire::expand_template(template, &["*", "*"]))
-        }
+    let (inside, values) = match options.tun(max_udp_payload)? {
+        Some(tun) => (Inside::Ip { tun }, ["*", "*"]),
         None => {
             let socket = UdpSocket::bind(options.need("forward")?)?;
             socket.set_nonblocking(true)?;
             let (host, port) = options.need("target")?.rsplit_once(':').ok_or("--target takes HOST:PORT")?;
             let host = host.trim_start_matches('[').trim_end_matches(']');
-            let template = options.text("udp-path").unwrap_or(UDP_PATH);
-            (Inside::Udp { socket, application: None }, wire::expand_template(template, &[host, port]))
+            (Inside::Udp { socket, application: None }, [host, port])
         }
     };
-    let authority = options.text("authority").map(str::to_string).unwrap_or(format!("{name}:{}", proxy.port()));
-    let request = Request { authority, path, authorization: options.text("authorization").map(str::to_string) };
+    let request = Request {
+        authority: authority.to_string(),
+        path: wire::expand_template(path, &values),
+        authorization: options.text("authorization").map(str::to_string),
+    };
     std::process::exit(Client::connect(proxy, name, config, request, inside)?.run(is_stopped))
 }
 

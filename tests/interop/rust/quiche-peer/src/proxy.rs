@@ -226,8 +226,10 @@ impl Proxy {
     }
 
     fn answer(&mut self, client: &mut Client, key: &Key, stream: u64, headers: &[Header]) {
-        let refuse = |client: &mut Client, status, fields: &[(&str, &str)]| client.link.respond(stream, status, fields, true);
-        let (method, protocol, path) = (field(headers, ":method"), field(headers, ":protocol"), field(headers, ":path"));
+        let refuse =
+            |client: &mut Client, status, fields: &[(&str, &str)]| client.link.respond(stream, status, fields, true);
+        let (method, protocol, path) =
+            (field(headers, ":method"), field(headers, ":protocol"), field(headers, ":path"));
         if client.sessions.contains_key(&stream) || (method == "CONNECT" && protocol.is_empty()) {
             return refuse(client, 400, &[]);
         }
@@ -360,7 +362,8 @@ impl Proxy {
 
     fn forget_closed(&mut self) {
         let is_closed = |client: &Client| client.link.quic.is_closed();
-        let closed: Vec<Key> = self.clients.iter().filter(|(_, it)| is_closed(it)).map(|(key, _)| key.clone()).collect();
+        let closed: Vec<Key> =
+            self.clients.iter().filter(|(_, it)| is_closed(it)).map(|(key, _)| key.clone()).collect();
         for key in closed {
             for session in self.clients.remove(&key).into_iter().flat_map(|client| client.sessions.into_values()) {
                 self.release(&session);

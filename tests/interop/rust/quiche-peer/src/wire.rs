@@ -207,7 +207,11 @@ fn percent_decode(text: &str) -> Option<String> {
 }
 
 pub fn version_of(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 4 } else { 6 }
+    if address.is_ipv4() {
+        4
+    } else {
+        6
+    }
 }
 
 fn put_address(out: &mut Vec<u8>, version: Option<u8>, address: IpAddr) {
@@ -259,5 +263,9 @@ fn to_address(number: u128, bits: u32) -> IpAddr {
 }
 
 fn mask(host_bits: u32) -> u128 {
-    if host_bits >= 128 { u128::MAX } else { (1 << host_bits) - 1 }
+    if host_bits >= 128 {
+        u128::MAX
+    } else {
+        (1 << host_bits) - 1
+    }
 }
