@@ -31,7 +31,7 @@ from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, Qu
 from aioquic.quic.recovery import QuicPacketPacer
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from masque_client.engine import h3_rules, trust
+from masque_client.engine import grease, h3_rules, trust
 from masque_client.engine.closing import (
     BAD_CERTIFICATE,
     CERTIFICATE_REQUIRED,
@@ -110,6 +110,7 @@ class _Quic(QuicConnection):
         )
         self._loss._pacer = _BurstPacer(max_datagram_size=configuration.max_datagram_size)
         self.demands_client_certificate = False
+        self.greases = False
         self.max_udp_payload_ceiling = MAX_UDP_PAYLOAD
         self.acknowledged_probes: deque[int] = deque()
 
@@ -125,6 +126,16 @@ class _Quic(QuicConnection):
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         self.tls._request_client_certificate = self.demands_client_certificate
+
+    def _serialize_transport_parameters(self) -> bytes:
+        if not self.greases:
+            return super()._serialize_transport_parameters()
+        versions = self._configuration.supported_versions
+        self._configuration.supported_versions = [*versions, grease.quic_version()]
+        try:
+            return super()._serialize_transport_parameters() + grease.transport_parameter()
+        finally:
+            self._configuration.supported_versions = versions
 
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)
@@ -256,6 +267,8 @@ class _H3(h3_connection.H3Connection):
             0, 0
         )  # as our SETTINGS say; the library's takes a dynamic table all the same
         super()._init_connection()
+        if self._engine.configuration.grease and self._local_control_stream_id is not None:
+            grease.begin_http3(self._quic, self._local_control_stream_id)
 
     def _encode_headers(self, stream_id: int, headers: Headers) -> bytes:
         return encode_field_section(headers)
@@ -296,6 +309,7 @@ class AioquicEngine(H3Engine):
             _quic_configuration(configuration), original_destination_connection_id=original_destination_connection_id
         )
         self._connection.demands_client_certificate = not self._is_client and configuration.tls.ca_file is not None
+        self._connection.greases = configuration.grease
         self._connection.lend_datagram_queue(self._queue.items)
         self._on_connection_id(self._connection.host_cid, issued=True)
 

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import h2.exceptions
 from hpack import HeaderTuple, NeverIndexedHeaderTuple
 
-from masque_client.engine import h3_rules
-from masque_client.engine.h2_frames import GoAway
+from masque_client.engine import grease, h3_rules
+from masque_client.engine.h2_frames import GoAway, encode_setting
 from masque_client.engine.h2_listener import CONNECTION_WINDOW, MAX_FRAME_BYTES, H2Listener
 from masque_client.engine.h2_stream import MAX_CONTENT_BYTES, H2Stream
 from masque_client.engine.interface import (
@@ -53,6 +53,8 @@ class H2Engine(H2Listener):
         self._h2.increment_flow_control_window(CONNECTION_WINDOW - self._h2.inbound_flow_control_window)
         self._events.append(HandshakeCompleted(self._peer_certificate))
 
+        if self.configuration.grease:
+            self._unsent_grease = encode_setting(*grease.http2_setting())  # the library cuts identifiers to eight bits
     def receive_data(self, data: bytes, now: float) -> None:
         """See `StreamEngine.receive_data`."""
         self._received_at = now
@@ -175,7 +177,8 @@ class H2Engine(H2Listener):
             if self._wants_ping and self._ping_sent_at is None:
                 self._wants_ping, self._ping_sent_at = False, now
                 self._h2.ping(bytes(8))
-        return self._h2.data_to_send()
+        data, self._unsent_grease = self._h2.data_to_send() + self._unsent_grease, b""
+        return data
 
     def _send_stream(self, stream: H2Stream) -> None:
         """Frame as much as both windows let go."""

@@ -27,6 +27,12 @@ class GoAway:
     debug_data: bytes
 
 
+def encode_setting(identifier: int, value: int) -> bytes:
+    """A whole SETTINGS frame with one setting (RFC 9113 §6.5.1)."""
+    setting = identifier.to_bytes(2) + value.to_bytes(4)
+    return len(setting).to_bytes(3) + bytes([_SETTINGS, 0]) + bytes(4) + setting
+
+
 class FrameReader:
     """Splits the peer's bytes into GOAWAY frames and everything else, which passes unparsed.
 

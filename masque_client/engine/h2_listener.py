@@ -81,6 +81,7 @@ class H2Listener:
         self._goaway: int | None = None
         self._is_closed = False
         self._is_paused = False
+        self._unsent_grease = b""
         self._too_large = self._expired = 0
         self._started_at = self._received_at = 0.0
         self._rtt_s: float | None = None

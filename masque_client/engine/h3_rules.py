@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from masque_client.engine import grease
 from masque_client.engine.interface import EngineConfiguration, Header
 from masque_client.errors import ProxyRefused, RemoteProtocolError
 from masque_client.protocol.error_codes import H3ErrorCode
@@ -19,8 +20,6 @@ MAX_FIELD_SECTION_SIZE = 0x06
 QPACK_BLOCKED_STREAMS = 0x07
 ENABLE_CONNECT_PROTOCOL = 0x08
 H3_DATAGRAM = 0x33
-RESERVED_SETTING = 0x21
-"""One identifier of the form 0x1f*N+0x21, which a peer must ignore (RFC 9114 §7.2.4.1)."""
 
 MAX_DATAGRAM_FRAME_SIZE = 65535
 """What we advertise: any DATAGRAM frame that fits a packet (RFC 9221 §3)."""
@@ -36,11 +35,13 @@ _RESPONSE_PSEUDO = frozenset({b":status"})
 
 def settings_to_send(configuration: EngineConfiguration) -> dict[int, int]:
     """Our SETTINGS. No QPACK dynamic table: our messages are few, and a blocked stream is a stalled tunnel."""
-    settings = {QPACK_MAX_TABLE_CAPACITY: 0, QPACK_BLOCKED_STREAMS: 0, RESERVED_SETTING: 1}
+    settings = {QPACK_MAX_TABLE_CAPACITY: 0, QPACK_BLOCKED_STREAMS: 0}
     if not configuration.is_client and configuration.extended_connect:
         settings[ENABLE_CONNECT_PROTOCOL] = 1
     if configuration.h3_datagram:
         settings[H3_DATAGRAM] = 1
+    if configuration.grease:
+        settings |= grease.http3_setting()
     return settings
 
 

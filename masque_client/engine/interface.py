@@ -89,6 +89,7 @@ class EngineConfiguration:
         extended_connect: server: advertise SETTINGS_ENABLE_CONNECT_PROTOCOL=1 (RFC 9220 §3).
         h3_datagram: advertise SETTINGS_H3_DATAGRAM=1 and max_datagram_frame_size=65535 (RFC 9297 §2.1.1).
         datagram_queue_bytes: HTTP Datagrams waiting for the congestion window are bounded by this many bytes…
+        grease: say what means nothing, too: reserved settings, frames, streams, transport parameters and versions.
         datagram_queue_s: …and by this age; older ones are dropped and counted.
         secrets_log: TLS secrets are written here for a packet dissector; never set it outside tests.
     """
@@ -102,6 +103,7 @@ class EngineConfiguration:
     extended_connect: bool = True
     h3_datagram: bool = True
     datagram_queue_bytes: int = 512 * 1024
+    grease: bool = True
     datagram_queue_s: float = 0.05
     secrets_log: TextIO | None = None
 
@@ -149,7 +151,11 @@ class DataReceived:
 
 @dataclass(frozen=True, slots=True)
 class DatagramsReceived:
-    """HTTP Datagram Payloads (Context ID first) of one stream, in order of arrival; never empty."""
+    """HTTP Datagrams of one stream, in order of arrival; never empty.
+
+    They come as they lie in their packets, to be cut but once: the HTTP Datagram Payload (Context ID first) is what
+    follows the first `skip` bytes.
+    """
 
     stream_id: int
     payloads: list[bytes]

@@ -29,7 +29,7 @@ from qh3.quic import events as quic_events
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection, QuicConnectionError
 
-from masque_client.engine import h3_rules, trust
+from masque_client.engine import grease, h3_rules, trust
 from masque_client.engine.closing import Closing
 from masque_client.engine.first_flight import AmplificationLimit, FirstFlight
 from masque_client.engine.h3_engine import H3Engine
@@ -67,6 +67,8 @@ class _H3(h3_connection.H3Connection):
         # As our SETTINGS say; qh3's takes a dynamic table all the same.
         self._decoder = type(self._decoder)(0, 0, max_field_section_size=self._max_field_section_size)
         super()._init_connection()
+        if self._engine.configuration.grease and self._local_control_stream_id is not None:
+            grease.begin_http3(self._quic, self._local_control_stream_id)
 
     def _encode_headers(self, stream_id: int, headers: Headers) -> bytes:
         return encode_field_section(headers)

@@ -55,6 +55,24 @@ def control_stream(listener: Listener) -> bytes:
     return control
 
 
+def frame_types(control: bytes) -> list[int]:
+    """Of the frames on a control stream, which all have arrived whole."""
+    found, offset = [], 1
+    while offset < len(control):
+        kind = parse_varint(control, offset)
+        assert kind is not None
+        length = parse_varint(control, kind[1])
+        assert length is not None
+        found.append(kind[0])
+        offset = length[1] + length[0]
+    assert offset == len(control)
+    return found
+
+
+def is_reserved(http3_id: int) -> bool:
+    return http3_id >= 0x21 and (http3_id - 0x21) % 0x1F == 0
+
+
 def settings(control: bytes) -> dict[int, int]:
     assert control[1] == raw.SETTINGS, "RFC 9114 §6.2.1: SETTINGS is the first frame"
     items = integers(control[3 : 3 + control[2]])
@@ -72,14 +90,21 @@ def test_settings(heard: tuple[Pair, Listener]) -> None:
     found = settings(control_stream(heard[1]))
     assert found.pop(0x33) == 1
     assert found.pop(0x01, 0) == found.pop(0x07, 0) == 0
-    assert [identifier for identifier in found if (identifier - 0x21) % 0x1F == 0], "no reserved identifier"
-    assert not [identifier for identifier in found if (identifier - 0x21) % 0x1F], f"more than we mean: {found}"
+    assert len(found) == 1 and all(map(is_reserved, found)), found
+
+
+def test_a_frame_and_a_stream_that_mean_nothing(heard: tuple[Pair, Listener]) -> None:
+    """RFC 9114 §7.2.8 and §6.2.3."""
+    _, listener = heard
+    kinds = frame_types(control_stream(listener))
+    assert kinds[0] == raw.SETTINGS and len(kinds) == 2 and is_reserved(kinds[1])
+    streams = [integers(data[:4])[0] for data in listener.streams.values() if data[:1] >= b"\x21"]
+    assert len(streams) == 1 and all(map(is_reserved, streams))
 
 
 def test_no_pushes_are_allowed(heard: tuple[Pair, Listener]) -> None:
-    """RFC 9114 §7.2.7: without MAX_PUSH_ID a server may not push; nothing but SETTINGS is on the control stream."""
-    control = control_stream(heard[1])
-    assert len(control) == 3 + control[2]
+    """RFC 9114 §7.2.7: without MAX_PUSH_ID a server may not push."""
+    assert raw.MAX_PUSH_ID not in frame_types(control_stream(heard[1]))
 
 
 def test_transport_parameters(heard: tuple[Pair, Listener]) -> None:

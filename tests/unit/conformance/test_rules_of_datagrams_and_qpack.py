@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from aioquic.quic.connection import QuicConnection
 
 from masque_client.engine.interface import ConnectionClosed, EngineName
 from masque_client.errors import RemoteProtocolError
@@ -14,7 +15,7 @@ from tests.unit.engine import raw
 from tests.unit.engine.conftest import MakePair, open_tunnel, settle
 from tests.unit.engine.test_http_rules import GOOD_SETTINGS, against_raw_server, close_code
 
-PROTOCOL_VIOLATION = 0x0A
+TRANSPORT_PARAMETER_ERROR, PROTOCOL_VIOLATION = 0x08, 0x0A
 QPACK_ENCODER_STREAM_ERROR, QPACK_DECODER_STREAM_ERROR = 0x201, 0x202
 
 
@@ -65,3 +66,31 @@ def test_qpack_streams_that_make_no_sense(make_pair: MakePair, stream: bytes, ga
     pair = against_raw_server(make_pair(), GOOD_SETTINGS)
     raw.open_uni(pair.server, stream + garbage)
     assert close_code(pair) == code
+
+
+@pytest.mark.parametrize(
+    "information",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(bytes.fromhex("000000016b33"), id="cut"),
+        pytest.param(bytes.fromhex("00000000"), id="version 0 chosen"),
+        pytest.param(bytes.fromhex("0000000100000000"), id="version 0 available"),
+    ],
+)
+def test_version_information_that_makes_no_sense(
+    client_engine: EngineName, monkeypatch: pytest.MonkeyPatch, information: bytes
+) -> None:
+    """RFC 9368 §3."""
+    serialize = QuicConnection._serialize_transport_parameters
+
+    def misinform(connection: QuicConnection) -> bytes:
+        parameters = serialize(connection)
+        if connection.configuration.is_client:
+            return parameters
+        at = parameters.index(bytes.fromhex("1110 00000001 00000001 6b3343cf"))
+        return parameters[:at] + bytes([0x11, len(information)]) + information + parameters[at + 18 :]
+
+    monkeypatch.setattr(QuicConnection, "_serialize_transport_parameters", misinform)
+    pair = make_pair_with_aioquic(client_engine)
+    pair.connect()
+    assert transport_code(pair) == TRANSPORT_PARAMETER_ERROR

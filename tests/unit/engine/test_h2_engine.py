@@ -65,7 +65,7 @@ def test_preface_and_settings_of_both_ends() -> None:
 
 def test_our_settings_are_those_of_b9() -> None:
     server = RawServer()
-    (settings,) = server.sent(SettingsFrame)
+    settings = server.sent(SettingsFrame)[0]
     assert settings.settings[SettingsFrame.ENABLE_PUSH] == 0
     assert settings.settings[SettingsFrame.INITIAL_WINDOW_SIZE] == STREAM_WINDOW
     (update,) = server.sent(WindowUpdateFrame)

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from masque_client.protocol.capsule import CapsuleReader, CapsuleType, encode_capsule
 from masque_client.protocol.drops import DropReason
-from masque_client.protocol.grease import reserved_capsule, unused_context
+from masque_client.protocol.grease import (
+    reserved_capsule,
+    reserved_http2_setting,
+    reserved_http3_id,
+    reserved_transport_parameter,
+    reserved_version,
+    unused_context,
+)
 from masque_client.protocol.session import Role
 from masque_client.protocol.udp_session import ConnectUdpSession
 from masque_client.protocol.varint import parse_varint
@@ -21,6 +28,10 @@ def test_vectors() -> None:
     assert reserved_capsule(0, b"hello") == bytes.fromhex("170568656c6c6f")
     assert reserved_capsule(1, b"") == bytes.fromhex("404000")
     assert unused_context(0) == b"\x02"
+    assert [reserved_http3_id(number) for number in (0, 1)] == [0x21, 0x40]
+    assert reserved_transport_parameter(0, b"x") == bytes.fromhex("1b0178")
+    assert reserved_version(0xFEDCBA98) == 0xFADABA9A
+    assert reserved_http2_setting(0x12345) == 0x2A4A
 
 
 @quick
