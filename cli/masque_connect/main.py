@@ -102,7 +102,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Version(argparse.Action):
-    """`--version`: ours, and the engines that this installation can use."""
+    """`--version`: ours, the engines that this installation can use, and which offload kernel."""
 
     def __init__(self, option_strings: Sequence[str], dest: str) -> None:
         super().__init__(option_strings, dest, nargs=0, help="show versions and available engines")
@@ -111,9 +111,11 @@ class _Version(argparse.Action):
         from importlib.metadata import version
 
         from masque_client.engine import available_engines
+        from masque_client.netio import offload
 
         engines = ", ".join(f"{name} {version(name)}" for name in available_engines())
-        print(f"masque-connect {version('masque-connect')} (engines: {engines})")  # noqa: T201
+        kernel = offload.ACTIVE if offload.IS_WORTHWHILE else f"off, {offload.ACTIVE}"
+        print(f"masque-connect {version('masque-connect')} (engines: {engines}; offload: {kernel})")  # noqa: T201
         parser.exit()
 
 

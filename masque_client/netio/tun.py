@@ -48,7 +48,7 @@ class TunDevice:
     Attributes:
         name: the interface's name as the kernel gave it.
         counters: see `TunCounters`.
-        offload: packets cross as super-packets.
+        offload: packets cross as super-packets, and so do buffers of `read_super_packets` and `write_super_packets`.
         merges_udp: among them UDP datagrams (Linux 6.2).
     """
 
@@ -61,26 +61,29 @@ class TunDevice:
         self._outlives_us = False
 
     @classmethod
-    def open(
-        cls, name: str = "masque%d", *, attach: bool = False, offload: bool = offload_kernel.IS_WORTHWHILE
-    ) -> Self:
+    def open(cls, name: str = "masque%d", *, attach: bool = False, offload: bool = True) -> Self:
         """Create a device in the network namespace of this thread, link down and without addresses.
 
         Args:
             name: at most 15 bytes; `%d` becomes the first free number.
             attach: allow `name` to be an existing persistent device that nobody has open. Its owner may do so
                 without CAP_NET_ADMIN.
-            offload: let packets cross as super-packets, if the kernel knows how. By default where that is faster.
+            offload: let packets cross as super-packets, if the kernel knows how and `offload.IS_WORTHWHILE`.
 
         Raises:
             ConfigurationError: the kernel would not take the name.
             PrivilegeError: no CAP_NET_ADMIN, or no /dev/net/tun.
             HostError: the name is taken, or the device is in use or of another kind.
         """
-        opened = open_tun(name, attach=attach, offload=offload)
+        opened = open_tun(name, attach=attach, offload=offload and offload_kernel.IS_WORTHWHILE)
         device = cls(opened.descriptor, opened.name, offload=opened.headers, merges_udp=opened.udp)
         device._outlives_us = attach
         return device
+
+    @property
+    def offload_kind(self) -> str:
+        """For people: `compiled`, `python` or `off`."""
+        return offload_kernel.ACTIVE if self.offload else "off"
 
     # --- packets ----------------------------------------------------------------------------------------------------
 

@@ -57,6 +57,7 @@ class ProxyConfiguration:
         names: DNS and NAT64 prefixes that CONNECT-IP clients are told of.
         allow: further CONNECT-UDP targets; loopback only works when it is in here.
         tun: name of the TUN device; None for a control plane only, whose packets are discarded.
+        offload: see `TunDevice.open`.
         engine, authentication, misbehaviour: see there.
         client_ca: with mutual TLS, who signs client certificates.
         max_udp_payload: of packets to clients; None answers in the size of the client's first packet, which is the
@@ -78,6 +79,7 @@ class ProxyConfiguration:
     names: ClientNames = NO_NAMES
     allow: Sequence[IpPrefix] = ()
     tun: str | None = None
+    offload: bool = True
     engine: EngineName = EngineName.AUTO
     authentication: Authentication = field(default_factory=Authentication)
     client_ca: Path | None = None
@@ -198,7 +200,7 @@ class MasqueProxy:
         """One device for all clients, the pools routed to it. Sessions answer what is too big for their own path."""
         if self.configuration.tun is None or self._host is None:
             return
-        self.tun = TunDevice.open(self.configuration.tun)
+        self.tun = TunDevice.open(self.configuration.tun, offload=self.configuration.offload)
         self._stack.callback(self.tun.close)
         self._stack.callback(self._host.close)
         self._stack.callback(self._host.restore)

@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--search", action="append", default=[], metavar="DOMAIN", help="for short names")
     what.add_argument("--pref64", action="append", type=_prefix, default=[], metavar="PREFIX", help="NAT64, announced")
     what.add_argument("--tun", default="masqueproxy%d", metavar="NAME|none", help="none discards all IP packets")
+    what.add_argument("--no-offload", action="store_true", help="move packets through the TUN device one by one")
     how = parser.add_argument_group("how")
     how.add_argument("--engine", type=EngineName, choices=list(EngineName), default=EngineName.AUTO)
     how.add_argument("--max-udp-payload", type=int, metavar="BYTES", help="default: as the client's first packet")
@@ -121,6 +122,7 @@ def _configure(options: argparse.Namespace) -> tuple[ProxyConfiguration, dict[st
         names=client_names(options),
         allow=options.allow,
         tun=None if options.tun == "none" or "ip" not in types else options.tun,
+        offload=not options.no_offload,
         engine=options.engine,
         authentication=authentication,
         client_ca=client_ca,

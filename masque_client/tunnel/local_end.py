@@ -86,6 +86,11 @@ class LocalEnd:
         return self._tun.name
 
     @property
+    def offload(self) -> str:
+        """See `TunDevice.offload_kind`."""
+        return self._tun.offload_kind
+
+    @property
     def traffic(self) -> Traffic:
         """What went through since `open`."""
         return self._forwarder.traffic

@@ -18,12 +18,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from masque_client.errors import ConnectionLost, MasqueError
 from masque_client.host.interface import HostNetwork
 from masque_client.netio.clock import Clock
+from masque_client.netio.tun import TunDevice
 from masque_client.pvd.proxies import PvdProxy
 from masque_client.tunnel.carrier import Carrier
 from masque_client.tunnel.local_end import LocalEnd
@@ -67,7 +69,10 @@ class ConnectIpTunnel:
         self._on_change = on_change
         self._on_proxy_failure = on_proxy_failure
         self._opener = Opener(options, clock)
-        self._local = LocalEnd(options, host, clock, on_change=self._tell, on_failure=self._fail)
+        open_device = partial(TunDevice.open, offload=options.offload)
+        self._local = LocalEnd(
+            options, host, clock, on_change=self._tell, on_failure=self._fail, open_device=open_device
+        )
         self._mover = Mover(self._opener, clock, self._local, current=lambda: self._carrier, adopt=self._adopt)
         self._recovery = Recovery(clock, give_up_after_s=options.give_up_after_s, on_change=self._tell)
         self._redial = Redial(options, self._opener, clock, on_failure=on_proxy_failure, on_choice=self._local.choose)
@@ -124,6 +129,7 @@ class ConnectIpTunnel:
             http_version=connection.http_version,
             fallback_reason=connection.fallback_reason,
             interface=local.device,
+            offload=local.offload,
             addresses=tuple(map(str, configuration.addresses)),
             routes=tuple(map(str, configuration.routes)),
             excluded=tuple(map(str, local.route_policy.excluded)),

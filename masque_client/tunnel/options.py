@@ -38,6 +38,7 @@ class TunnelOptions:
         give_up_after_s: how long a tunnel that was up may be down; None for ever, and 0 ends it when it is lost.
         refresh_proxies: asked for newer `proxies` while the tunnel is down; None where they cannot change.
         interface: name of the TUN device; `%d` is replaced by the kernel.
+        offload: see `TunDevice.open`.
         address_request: see `AddressRequestMode`.
         failover: after which failures the next proxy is tried.
         unmatched: for addresses that the proxy advertises but the rules keep out of the tunnel.
@@ -56,6 +57,7 @@ class TunnelOptions:
     give_up_after_s: float | None = None
     refresh_proxies: Callable[[], Awaitable[ProxyChoice]] | None = None
     interface: str = "masque%d"
+    offload: bool = True
     address_request: AddressRequestMode = AddressRequestMode.AUTO
     failover: Failover = Failover.UNAVAILABLE
     unmatched: Unmatched = Unmatched.BLOCK

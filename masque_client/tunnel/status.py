@@ -30,6 +30,7 @@ class TunnelStatus:
         reconnects: how often it has come back.
         down_s: how long it was down the last time; None when it never was.
         fallback_reason: why it is HTTP/2 though HTTP/3 was wanted; None when it was not.
+        offload: how packets cross the TUN device: merged by the `compiled` kernel, or one by one (`off`).
         excluded: what the proxy advertises but its rules keep out of the tunnel; direct or blocked as the user decided.
         unsupported_rules: rules that routes cannot express and that are not honoured, in words.
         mtu: of the device.
@@ -50,6 +51,7 @@ class TunnelStatus:
     http_version: int
     fallback_reason: str | None
     interface: str
+    offload: str
     addresses: tuple[str, ...]
     routes: tuple[str, ...]
     excluded: tuple[str, ...]

@@ -34,6 +34,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("proxy", metavar="HOST|URL", help="a host to discover, or a URI template")
     parser.add_argument("--foreground", action="store_true", help="run until Ctrl-C, without the agent")
     parser.add_argument("--interface", default="masque%d", metavar="NAME", help="name of the TUN device")
+    parser.add_argument("--no-offload", action="store_true", help="move packets through the TUN device one by one")
     parser.add_argument(
         "--address-request",
         type=AddressRequestMode,
@@ -81,6 +82,7 @@ async def _run(options: argparse.Namespace) -> int:
         give_up_after_s=options.give_up_after,
         refresh_proxies=partial(ip_proxies, options.proxy, tls) if document_source(options.proxy) else None,
         interface=options.interface,
+        offload=not options.no_offload,
         address_request=options.address_request,
         failover=options.failover,
         unmatched=options.unmatched,
@@ -119,7 +121,7 @@ async def _watch(tunnel: ConnectIpTunnel, live: Live) -> MasqueError:
                 now = rates(traffic.bytes_out - sent, traffic.bytes_in - received, status.connection)
             else:
                 now = f"reconnecting, attempt {status.outage.attempt}"
-            live.update(f"{status.interface}  {now}")
+            live.update(f"{status.interface}  {now}  offload {status.offload}")
             sent, received = traffic.bytes_out, traffic.bytes_in
             await asyncio.wait([closed], timeout=1.0)
         return closed.result()
@@ -159,7 +161,7 @@ def _introduce(status: TunnelStatus) -> None:
     )
     carrier = shared.carrier(status.http_version, status.fallback_reason)
     remark(f"tunnel to {status.proxy} ({status.proxy_address}) over {carrier} with {status.engine}")
-    remark(f"  device    {status.interface}, MTU {status.mtu}")
+    remark(f"  device    {status.interface}, MTU {status.mtu}, offload {status.offload}")
     remark(f"  addresses {', '.join(status.addresses)}")
     remark(f"  routes    {', '.join(status.routes) or 'none advertised'}")
     if status.excluded:
@@ -189,6 +191,7 @@ def describe(status: TunnelStatus) -> dict[str, Any]:
         "fallback_reason": status.fallback_reason,
         "engine": status.engine,
         "interface": status.interface,
+        "offload": status.offload,
         "addresses": status.addresses,
         "routes": status.routes,
         "excluded_routes": status.excluded,
