@@ -10,6 +10,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--interop", action="store_true", help="also run the tests marked interop")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -17,6 +18,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        if item.get_closest_marker("interop") and not config.getoption("--interop"):
+            item.add_marker(pytest.mark.skip(reason="foreign programs: run with --interop"))
         if missing and item.get_closest_marker("netns"):
             item.add_marker(pytest.mark.skip(reason=f"NEEDS {missing}: the real kernel is not tested here"))
 

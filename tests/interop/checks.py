@@ -161,7 +161,7 @@ def check_restart(stage: Stage) -> str:
             with stage.scene.client.entered():
                 udp.echo(service, b"again", tries=2, wait_s=0.25)
             return f"{ended}packets flow after {time.monotonic() - started:.1f} s"
-        except CellFailed:
+        except (CellFailed, OSError):  # OSError: the device has just gone
             continue
     raise CellFailed(f"no packet within {RESTART_TIMEOUT_S:g} s")
 

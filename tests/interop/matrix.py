@@ -88,11 +88,21 @@ def judge(status: Status, detail: str, known: Deviation | None) -> tuple[Status,
 def known_deviation(scenario: Scenario, feature: Feature) -> Deviation | None:
     """What is known of the peer in this cell."""
     cell = (scenario.role, scenario.protocol, feature)
-    return next((d for d in scenario.peer.deviations if (d.role, d.protocol, d.feature) == cell), None)
+    return next(
+        (
+            deviation
+            for deviation in scenario.peer.deviations
+            if (deviation.role, deviation.protocol, deviation.feature) == cell
+            and deviation.engine in (None, scenario.engine)
+        ),
+        None,
+    )
 
 
 def lack(scenario: Scenario, feature: Feature) -> str | None:
     """Why a cell is not asked of this peer at all."""
+    if feature is not Feature.HANDSHAKE and known_deviation(scenario, Feature.HANDSHAKE):
+        return "no handshake, as is known"
     reason = scenario.peer.lacks.get((scenario.role, scenario.protocol, feature))
     return reason or (_NOT_ASKED_OF_CLIENTS.get(feature) if scenario.role is Role.CLIENT else None)
 

@@ -61,13 +61,14 @@ class CellFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """A peer that is known to fail a cell, and why it may.
+    """A cell that is known to fail, and whose fault that is.
 
     Attributes:
-        role, protocol, feature: the cells, of all engines.
+        role, protocol, feature: the cell. A handshake that is known to fail takes all later cells with it.
         symptom: must occur in what the check reports; another failure of the cell stays a failure.
-        fault: what the peer does, as a sentence for the table.
+        fault: who does what, as a sentence for the table.
         clause: what it offends, such as `RFC 9484 §4.7.3`, or what leaves it free to do so.
+        engine: with this engine of ours alone; None: with all.
     """
 
     role: Role
@@ -76,6 +77,7 @@ class Deviation:
     symptom: str
     fault: str
     clause: str
+    engine: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class Service:
         while True:
             request, source = self._socket.recvfrom(65535)
             if request[:1] == b"I":
-                threading.Thread(target=_probe, args=(request, source), daemon=True).start()
+                threading.Thread(target=_probe, args=(request, self.address[0], source), daemon=True).start()
             elif (answer := self._answer(request)) is not None:
                 try:
                     self._socket.sendto(answer, source)
@@ -92,10 +92,11 @@ class Service:
         return None
 
 
-def _probe(request: bytes, client: Any) -> None:
+def _probe(request: bytes, host: str, client: Any) -> None:
     """Send as much as the kernel believes may pass, until the client confirms: PTBs teach the kernel better."""
     size = int.from_bytes(request[1:3], "big")
-    with udp_socket(client[0]) as sock:
+    with udp_socket(host) as sock:
+        sock.bind((host, 0))
         sock.connect(client)
         forbid_fragments(sock)
         sock.settimeout(PROBE_WAIT_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
+from tests.interop.deviations import no_empty_connection_ids
 from tests.interop.model import Protocol
 from tests.interop.peer import ClientTask, Launch, Peer, ProxyTask
 from tests.interop.programs import GoProgram
@@ -19,6 +20,7 @@ class ConnectIpGo(Peer):
     version = "0.7.0"
     stack = "Go, quic-go 0.65"
     proxies = clients = frozenset({Protocol.IP})
+    deviations = (no_empty_connection_ids(Protocol.IP),)
     paths: ClassVar = {Protocol.IP: "/vpn"}
 
     def build(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.interop.deviations import no_empty_connection_ids
 from tests.interop.model import Protocol
 from tests.interop.peer import ClientTask, Launch, Peer, ProxyTask, when_bound
 from tests.interop.programs import GoProgram
@@ -18,6 +19,7 @@ class MasqueGo(Peer):
     version = "0.6.0"
     stack = "Go, quic-go 0.63"
     proxies = clients = frozenset({Protocol.UDP})
+    deviations = (no_empty_connection_ids(Protocol.UDP),)
 
     def build(self) -> None:
         for program in (OWN_PROXY, PROXY, CLIENT):
