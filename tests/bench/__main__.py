@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from masque_connect.exit_codes import ExitCode
 from masque_connect.interruption import Interrupted
 from tests.bench import machine
 from tests.bench.chart import draw
-from tests.bench.measure import Effort, measure
+from tests.bench.measure import Effort, Run, measure
 from tests.bench.report import markdown_report, replace_block, text_report
 from tests.bench.results import Results
 from tests.bench.rows import BARE, Row, all_rows
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if reason := unavailable_reason() or (None if options.force else machine.busy_reason()):
             print(f"error: {reason}\nhint: root and a quiet machine; --force measures on a busy one", file=sys.stderr)
             return 1
-        command = " ".join(["scripts/bench", *(sys.argv[1:] if arguments is None else arguments)])
+        command = shlex.join(["scripts/bench", *(sys.argv[1:] if arguments is None else arguments)])
         try:
             document = run(options, command)
         except Interrupted:
@@ -107,7 +108,7 @@ def _is_absent(row: Row, results: Results) -> bool:
     return reason is not None
 
 
-def _measure(stage: Stage, row: Row, effort: Effort, results: Results, progress: str) -> Any:
+def _measure(stage: Stage, row: Row, effort: Effort, results: Results, progress: str) -> Run:
     started = time.monotonic()
     outcome = measure(stage, row, effort, results.guess(row))
     numbers = outcome.numbers

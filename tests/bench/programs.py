@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from masque_client.netio import offload
 from masque_client.protocol.uri_template import DEFAULT_IP_PATH, DEFAULT_UDP_PATH
 from masque_connect.demo import world as w
-from masque_connect.demo.actors import PYTHON, Actor
+from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor
 from tests.bench import wireguard
 from tests.bench.stage import AUTHORITY, UDP_LOCAL, UDP_TARGET, Stage
 from tests.interop.programs import GoProgram
@@ -66,29 +67,30 @@ class Program(Protocol):
         ...
 
 
-class Offload(StrEnum):
-    """How our TUN device handles large packets."""
+class Build(StrEnum):
+    """How an installation of ours moves packets through its TUN device."""
 
-    KERNEL = "kernel"
-    """Segmentation and coalescing by the compiled module, where this installation has it."""
-    PYTHON = "python"
-    """The same by its Python twin."""
-    OFF = "off"
+    COMPILED = "compiled"
+    """As super-packets, with the compiled module: what `up` does where that was built."""
+    NO_OFFLOAD = "no-offload"
+    """One by one, as asked for."""
+    PURE_PYTHON = "pure-python"
+    """As an installation without a compiler does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """This checkout, both the client and the test proxy."""
+    """This checkout, both the client and the test proxy, which have the same engine and the same way with the TUN."""
 
     engine: str
-    offload: Offload = Offload.OFF
+    build: Build = Build.COMPILED
 
     builds = ()
     ip_template = f"https://{AUTHORITY}{DEFAULT_IP_PATH}"
     udp_template = f"https://{AUTHORITY}{DEFAULT_UDP_PATH}"
 
     def start_proxy(self, stage: Stage) -> Actor:
-        """The test proxy, with the same engine and offload."""
+        """The test proxy."""
         proxy = stage.start(
             stage.world.proxy,
             *self._environment,
@@ -96,7 +98,7 @@ class Ours:
             "masque_client.testing.proxy",
             *("--listen", AUTHORITY, "--no-http2", "--name", w.PROXY_NAME),
             *("--certificate", str(stage.credentials.certificate), "--key", str(stage.credentials.key)),
-            *("--pool4", w.POOL_4, "--pool6", w.POOL_6, "--engine", self.engine),
+            *("--pool4", w.POOL_4, "--pool6", w.POOL_6, "--engine", self.engine, *self._switches),
             *(part for route in w.SERVICE_ROUTES for part in ("--route", route)),
         )
         proxy.next_line()
@@ -104,18 +106,28 @@ class Ours:
 
     def start_tunnel(self, stage: Stage, proxy: Program) -> Actor:
         """`masque-connect up`."""
-        return stage.start_ours(
-            *("up", proxy.ip_template, "--foreground", "--json", *self._options(stage)), environment=self._environment
-        )
+        options = ("--foreground", "--json", *self._options(stage), *self._switches)
+        return stage.start(stage.world.client, *self._environment, *MASQUE_CONNECT, "up", proxy.ip_template, *options)
 
     def start_forwarder(self, stage: Stage, proxy: Program) -> Actor:
         """`masque-connect udp`."""
         forward = f"{UDP_LOCAL[0]}:{UDP_LOCAL[1]}={UDP_TARGET[0]}:{UDP_TARGET[1]}"
-        return stage.start_ours("udp", forward, "--proxy", proxy.udp_template, "--json", *self._options(stage))
+        options = ("--proxy", proxy.udp_template, "--json", *self._options(stage))
+        return stage.start(stage.world.client, *self._environment, *MASQUE_CONNECT, "udp", forward, *options)
+
+    def problem(self) -> str | None:
+        """Why this installation is not the one that is asked for, or None."""
+        if self.build is Build.COMPILED and not offload.IS_WORTHWHILE:
+            return "the compiled offload module was not built in this installation"
+        return None
 
     @property
     def _environment(self) -> tuple[str, ...]:
-        return ()
+        return ("env", "MASQUE_PURE_PYTHON=1") if self.build is Build.PURE_PYTHON else ()
+
+    @property
+    def _switches(self) -> tuple[str, ...]:
+        return ("--no-offload",) if self.build is Build.NO_OFFLOAD else ()
 
     def _options(self, stage: Stage) -> tuple[str, ...]:
         return "--ca", stage.ca, "--engine", self.engine, "--http", "3"

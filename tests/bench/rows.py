@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.bench.programs import ConnectIpGo, MasqueGo, Offload, Ours, Program, WireGuardGo, binary
+from tests.bench.programs import Build, ConnectIpGo, MasqueGo, Ours, Program, WireGuardGo, binary
 from tests.interop.programs import BuildFailed, Unavailable
 
 
@@ -56,13 +56,16 @@ class Row:
     @property
     def label(self) -> str:
         """For people."""
-        return _LABELS.get(self.name, self.name)
+        label = _LABELS.get(self.name, self.name)
+        return label.removesuffix(" + TUN offload") if self.group.is_forwarder else label
 
     def problem(self) -> str | None:
         """Build what it needs; why it cannot be measured here, or None."""
         if self.absent:
             return self.absent
         for program in (self.client, self.proxy):
+            if isinstance(program, Ours) and not self.group.is_forwarder and (reason := program.problem()):
+                return reason
             for build in program.builds if program else ():
                 try:
                     binary(build)
@@ -74,11 +77,11 @@ class Row:
 BARE = "bare"
 _LABELS = {
     "": "bare path",
-    "aioquic-plain": "ours, aioquic, no TUN offload",
-    "qh3-plain": "ours, qh3, no TUN offload",
-    "aioquic": "ours, aioquic",
-    "qh3": "ours, qh3",
-    "qh3-python": "ours, qh3, TUN offload in Python",
+    "aioquic-plain": "ours, aioquic",
+    "aioquic": "ours, aioquic + TUN offload",
+    "qh3-pure": "ours, qh3, pure Python",
+    "qh3-plain": "ours, qh3",
+    "qh3": "ours, qh3 + TUN offload",
 }
 
 
@@ -86,11 +89,11 @@ def all_rows() -> list[Row]:
     """In the order of a round."""
     connect_ip_go, masque_go, wireguard_go = ConnectIpGo(), MasqueGo(), WireGuardGo.with_new_keys()
     ours = {
-        "aioquic-plain": Ours("aioquic", Offload.OFF),
-        "aioquic": Ours("aioquic", Offload.KERNEL),
-        "qh3-plain": Ours("qh3", Offload.OFF),
-        "qh3-python": Ours("qh3", Offload.PYTHON),
-        "qh3": Ours("qh3", Offload.KERNEL),
+        "aioquic-plain": Ours("aioquic", Build.NO_OFFLOAD),
+        "aioquic": Ours("aioquic"),
+        "qh3-pure": Ours("qh3", Build.PURE_PYTHON),
+        "qh3-plain": Ours("qh3", Build.NO_OFFLOAD),
+        "qh3": Ours("qh3"),
     }
     rows = [Row(Group.BARE, "")]
     rows += [Row(Group.PAIR, name, program, program) for name, program in ours.items()]

@@ -5,13 +5,12 @@ Proxies listen on the same address one after another, so that nothing but the ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from masque_client.testing.certificates import CertificateAuthority
 from masque_connect.demo import world as w
-from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor
+from masque_connect.demo.actors import PYTHON, Actor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,11 +48,6 @@ class Stage:
         """Start a module that takes orders."""
         self._started += 1
         return self.world.start(f"{self._started}-{module}", where, *PYTHON, module, *arguments, takes_orders=True)
-
-    def start_ours(self, *arguments: str, environment: Sequence[str] = ()) -> Actor:
-        """Start `masque-connect` in the client's namespace."""
-        prefix = ("env", *environment) if environment else ()
-        return self.start(self.world.client, *prefix, *MASQUE_CONNECT, *arguments)
 
     @contextmanager
     def scene(self) -> Iterator[None]:

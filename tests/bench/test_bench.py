@@ -28,11 +28,11 @@ def test_one_row_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("tests.bench.__main__.QUICK", Effort(one_stream_s=1, pings=20, trial_s=0.1, max_trials=5))
     before = Snapshot.take()
     output = tmp_path / "bench.json"
-    status = main(["--quick", "--force", "--rows", "pair/aioquic", "udp-ours/aioquic", "--json", str(output)])
+    status = main(["--quick", "--force", "--rows", "pair/aioquic-plain", "udp-ours/aioquic", "--json", str(output)])
     document = json.loads(output.read_text())
     rows = {row["key"]: row for row in document["rows"]}
     assert status == 0, [row["failures"] for row in rows.values()]
-    assert list(rows) == ["bare", "pair/aioquic", "udp-ours/aioquic"]
+    assert list(rows) == ["bare", "pair/aioquic-plain", "udp-ours/aioquic"]
     bare, pair, forwarder = (row["summary"] for row in rows.values())
     assert bare["tcp1_up_gbit_s"]["median"] > pair["tcp1_up_gbit_s"]["median"] > 0
     assert pair["client_cpu_s_per_gb_down"]["median"] > 0

@@ -39,7 +39,7 @@ def document() -> dict[str, Any]:
     """Two rounds of every row; ours with qh3 is six times the others; one row is absent, one failed once."""
     results = Results(all_rows())
     for row in results.rows:
-        if row.absent or row.key == "pair/qh3-python":
+        if row.absent or row.key == "pair/qh3-pure":
             results.absent[row.key] = "no | compiler"
             continue
         speed = 6.0 if row.name == "qh3" else 1.0
@@ -66,7 +66,7 @@ def test_added_rtt_is_beyond_the_bare_path_of_the_same_round(document: dict[str,
 
 
 def test_absent_and_failed_rows_stay_in_the_document(document: dict[str, Any]) -> None:
-    assert row_of(document, "pair/qh3-python")["absent"] == "no | compiler"
+    assert row_of(document, "pair/qh3-pure")["absent"] == "no | compiler"
     assert row_of(document, "pair/wireguard-go")["failures"] == ["round 3: start: it died"]
     assert row_of(document, "go/sing-box")["summary"] == {}
 
