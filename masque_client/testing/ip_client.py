@@ -114,6 +114,9 @@ class IpClient:
         """Answer requests. What a client assigns or advertises to us is ignored: no site-to-site here."""
         if not isinstance(event, AddressesRequested) or self._misbehaviour.assign == "never":
             return
+        if self._misbehaviour.dies_of_requests and self._tunnel is not None:
+            self._tunnel.close()
+            return
         if self._tunnel is None:
             self._early.append(event)
         else:

@@ -48,6 +48,7 @@ class Misbehaviour:
         max_payload: larger HTTP Datagrams vanish, in either direction.
     CONNECT-IP:
         assign: "unprompted", "requested" (only when asked) or "never".
+        dies_of_requests: an ADDRESS_REQUEST ends the tunnel.
         assign_delay_s: ADDRESS_ASSIGN and ROUTE_ADVERTISEMENT come this much later.
         refuse_family: no addresses of this IP version.
         withdraw_after_s: an empty ADDRESS_ASSIGN this long after the first.
@@ -72,6 +73,7 @@ class Misbehaviour:
     max_payload: int | None = None
     flood: Flood = NO_FLOOD
     assign: str = "unprompted"
+    dies_of_requests: bool = False
     assign_delay_s: float = 0.0
     refuse_family: int | None = None
     withdraw_after_s: float | None = None
@@ -164,6 +166,7 @@ _FLAGS: Final[dict[str, dict[str, Any]]] = {
     "assign-on-request": {"assign": "requested"},
     "never-assign": {"assign": "never"},
     "no-routes": {"no_routes": True},
+    "dies-of-requests": {"dies_of_requests": True},
 }
 _VALUES: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "close-after-ms": ("close_after_s", _seconds),

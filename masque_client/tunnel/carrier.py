@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
-from masque_client.errors import EmptyTunnel, TimedOut
+from masque_client.errors import EmptyTunnel, MasqueError, RemoteProtocolError, TimedOut
 from masque_client.http.connector import ProxyConnection
 from masque_client.http.stream import SessionStream
 from masque_client.protocol.ip_capsules import ANY_IPV4, ANY_IPV6, RequestedAddress
@@ -29,6 +29,8 @@ UNPROMPTED_ASSIGNMENT_S = 0.5
 """How long to wait for an ADDRESS_ASSIGN nobody asked for (digest I-30)."""
 ASSIGNMENT_TIMEOUT_S = 10.0
 """No usable address this long after the 2xx: the tunnel fails (digest I-30)."""
+DIED_OF_ASKING_S = 2.0
+"""A tunnel that ends within this time of our asking for addresses has ended because of it (digest I-30)."""
 CLAIM_ATTEMPTS = 15
 CLAIM_INTERVAL_S = 0.2
 """On another connection: how often, and how far apart, the tunnel's addresses are asked for."""
@@ -64,6 +66,7 @@ class Carrier:
         self.on_writable: Callable[[], None] = lambda: None
         self._news = asyncio.Event()
         self._is_answered = False
+        self._asked_at: float | None = None
 
     @property
     def has_address(self) -> bool:
@@ -73,12 +76,18 @@ class Carrier:
     @property
     def has_asked(self) -> bool:
         """Whether the addresses were asked for; else the proxy gave them by itself."""
-        return self.session.next_request_id > 1
+        return self._asked_at is not None
 
     @property
     def prefixes(self) -> list[IpPrefix]:
         """What the proxy has assigned."""
         return [entry.prefix for entry in self.session.assigned]
+
+    def has_died_of_asking(self, error: MasqueError) -> bool:
+        """Whether `error`, soon after we asked for addresses and before any were there, is the proxy's answer to it."""
+        if self._asked_at is None or self.session.assigned or isinstance(error, RemoteProtocolError):
+            return False
+        return self.stream.is_closed and asyncio.get_running_loop().time() - self._asked_at <= DIED_OF_ASKING_S
 
     def path_mtu(self) -> int | None:
         """The outer IP packet that the path is known to carry, in bytes; None over HTTP/2."""
@@ -149,6 +158,7 @@ class Carrier:
         self.connection.close(reason)
 
     def _request(self, wanted: Sequence[IpPrefix]) -> None:
+        self._asked_at = asyncio.get_running_loop().time()
         first = self.session.next_request_id
         self.session.request_addresses(RequestedAddress(first + n, prefix) for n, prefix in enumerate(wanted))
         self.stream.pump()

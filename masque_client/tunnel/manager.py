@@ -89,7 +89,6 @@ class ConnectIpTunnel:
             self._local.open()
             self._stack.callback(self._local.close)
             await self._connect()
-            await self._carrier.wait_addresses(self._options.address_request)
             self._stack.callback(self._local.restore)
             self._local.configure(self._carrier)
             await self._start_forwarding()
@@ -147,7 +146,7 @@ class ConnectIpTunnel:
 
     async def _connect(self) -> None:
         def attempt() -> Coroutine[Any, Any, Carrier]:
-            return self._opener.open_first(self._options.proxies.candidates, self._on_proxy_failure)
+            return self._opener.open_first_with_addresses(self._options.proxies.candidates, self._on_proxy_failure)
 
         self._carrier = await patiently(attempt, self._options.patience_s)
         self._stack.callback(lambda: self._carrier.close())

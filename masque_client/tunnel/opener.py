@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from masque_client.engine.interface import Headers
-from masque_client.errors import MasqueError
+from masque_client.errors import MasqueError, ProxyRefused
 from masque_client.host.interface import DEFAULT_FWMARK
 from masque_client.http.connector import ConnectOptions, ProxyConnection, connect
 from masque_client.netio.clock import Clock
 from masque_client.protocol.connect import ip_request_headers
 from masque_client.protocol.mtu import MIN_IPV6_MTU
+from masque_client.protocol.uri_template import IpTemplate, RequestTarget
 from masque_client.pvd.proxies import PvdProxy
 from masque_client.tunnel.carrier import Carrier
 from masque_client.tunnel.failover import use_first
-from masque_client.tunnel.options import TunnelOptions
+from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
+
+logger = logging.getLogger(__name__)
+
+_NOT_FOUND = (400, 404)
+"""How a proxy answers that does not recognize a request target as one of its own."""
 
 OnFailure = Callable[[PvdProxy, MasqueError], None]
 
@@ -67,16 +74,49 @@ class Opener:
             on_failure=on_failure,
         )
 
+    async def open_first_with_addresses(self, candidates: Iterable[PvdProxy], on_failure: OnFailure) -> Carrier:
+        """As `open_first`, and the proxy has assigned addresses.
+
+        Some proxies end a tunnel because they are asked for them: they get a second one, and are not asked (digest
+        I-30).
+        """
+        carrier = await self.open_first(candidates, on_failure)
+        try:
+            try:
+                await carrier.wait_addresses(self._options.address_request)
+            except MasqueError as error:
+                if not carrier.has_died_of_asking(error):
+                    raise
+                logger.info("%s ended the tunnel when it was asked for addresses: %s", carrier.template.host, error)
+                carrier.close()
+                carrier = await self.open_first(candidates, on_failure)
+                await carrier.wait_addresses(AddressRequestMode.NEVER)
+        except BaseException:
+            carrier.close()
+            raise
+        return carrier
+
     async def open_on(self, proxy: PvdProxy, connection: ProxyConnection) -> Carrier:
         """Ask a proxy that is connected for the tunnel; a session that was refused is not used again.
 
         Raises:
             MasqueError: the session did not come about. `connection` stays the caller's.
         """
+        template = proxy.proxy
+        assert isinstance(template, IpTemplate)
+
+        async def ask(target: RequestTarget, fields: Headers) -> Carrier:
+            carrier = Carrier(proxy, connection, grease=self._options.grease)
+            await carrier.stream.open(connection.http, ip_request_headers(target, fields))
+            return carrier
 
         async def send(fields: Headers) -> Carrier:
-            carrier = Carrier(proxy, connection, grease=self._options.grease)
-            await carrier.stream.open(connection.http, ip_request_headers(carrier.template.expand(), fields))
-            return carrier
+            usual, strict = template.expand(), template.expand(escape_wildcard=True)
+            try:
+                return await ask(usual, fields)
+            except ProxyRefused as error:
+                if error.status not in _NOT_FOUND or strict == usual:
+                    raise
+            return await ask(strict, fields)  # the wildcard is the one thing that is written in two ways (digest T-12)
 
         return await self._options.authenticator.request((proxy.authority.host, proxy.authority.port), send)
