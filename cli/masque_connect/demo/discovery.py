@@ -28,7 +28,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from masque_client.engine.interface import Address
-from masque_client.errors import MasqueError, TimedOut
+from masque_client.errors import TimedOut
 from masque_client.protocol.uri_template import DEFAULT_IP_PATH, DEFAULT_UDP_PATH
 from masque_client.sockets.socks5_wire import Endpoint
 from masque_client.testing.addresses import parse_address
@@ -39,9 +39,10 @@ from masque_client.testing.socks_client import SocksAssociation
 from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor, StepFailed
 from masque_connect.demo.interrupts import Interrupts
 from masque_connect.demo.settings import Settings
-from masque_connect.demo.workshop import Workshop, free_port
+from masque_connect.demo.staging import blank_result, stage
+from masque_connect.demo.workplace import Workshop, free_port
 from masque_connect.exit_codes import ExitCode
-from masque_connect.render import SCHEMA_VERSION, remark
+from masque_connect.render import remark
 
 T = TypeVar("T")
 
@@ -58,25 +59,9 @@ DEAD, LIGHT, FULL, DIRECT = "dead", "light", "full", "direct"
 
 def run_discovery(settings: Settings, interrupts: Interrupts) -> dict[str, Any]:
     """Run the scenario; returns its JSON object. On failure the last log lines of all processes are shown."""
-    result: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "scenario": "discovery",
-        "ok": False,
-        "engine": str(settings.engine),
-        **{part: {"ok": False} for part in PARTS},
-        "clean": False,
-        "leftovers": [],
-    }
-    workshop = Workshop(interrupts)
-    with workshop, ExitStack() as servers:
-        try:
-            _Scenario(workshop, servers, settings, result).run()
-        except (MasqueError, OSError) as error:
-            result["error"] = str(error)
-            workshop.show_logs()
-            remark(f"failed: {error}")
-    result["leftovers"] = workshop.leftovers()
-    result["clean"] = not result["leftovers"]
+    result = blank_result("discovery", settings, *PARTS)
+    with ExitStack() as servers:
+        stage(Workshop(interrupts), lambda workshop: _Scenario(workshop, servers, settings, result).run(), result)
     result["ok"] = all(result[part]["ok"] for part in PARTS)
     return result
 

@@ -18,12 +18,13 @@ from masque_client.testing.dns import Answer, query
 from masque_client.testing.ping import ping
 from masque_client.testing.transfer import TransferResult, download, upload
 from masque_connect.demo import world as w
-from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor, StepFailed
+from masque_connect.demo.actors import MASQUE_CONNECT, Actor, StepFailed
 from masque_connect.demo.interrupts import Interrupts
+from masque_connect.demo.servers import start_origin, start_proxy, start_relay
 from masque_connect.demo.settings import MIB, Settings
-from masque_connect.demo.staging import stage
+from masque_connect.demo.staging import blank_result, stage
 from masque_connect.exit_codes import ExitCode
-from masque_connect.render import SCHEMA_VERSION, remark, remarks
+from masque_connect.render import remark, remarks
 
 PINGS = 20
 DNS_TRIES = 5
@@ -33,28 +34,11 @@ LOCAL_DNS = ("127.0.0.1", 5353)
 
 def run_first_tunnel(settings: Settings, interrupts: Interrupts) -> dict[str, Any]:
     """Run the scenario; returns its JSON object. On failure the logs of all processes are shown."""
-    result: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "scenario": "first-tunnel",
-        "ok": False,
-        "engine": str(settings.engine),
-        "loss_percent": settings.loss,
-        "delay_ms": settings.delay_ms,
-        "discovery": {"ok": False},
-        "connect_udp": {"ok": False},
-        "connect_ip": {"ok": False},
-        "ipv6": {"ok": False},
-        "clean": False,
-        "leftovers": [],
-    }
-    stage(
-        lambda world: _Scenario(world, settings, result).run(),
-        result,
-        interrupts,
-        through_relay=settings.through_relay,
-    )
-    result["clean"] = not result["leftovers"]
-    result["ok"] = all(result[part]["ok"] for part in ("discovery", "connect_udp", "connect_ip", "ipv6"))
+    parts = ("discovery", "connect_udp", "connect_ip", "ipv6")
+    result = blank_result("first-tunnel", settings, *parts, loss_percent=settings.loss, delay_ms=settings.delay_ms)
+    world = w.World(interrupts, through_relay=settings.through_relay)
+    stage(world, lambda world: _Scenario(world, settings, result).run(), result)
+    result["ok"] = all(result[part]["ok"] for part in parts)
     return result
 
 
@@ -63,7 +47,7 @@ class _Scenario:
         self.world = world
         self.settings = settings
         self.result = result
-        self.ca = str(world.directory / "ca" / "ca.pem")
+        self.ca = str(world.ca_file)
 
     def run(self) -> None:
         """All steps in order; each fills in its part of the result."""
@@ -72,55 +56,20 @@ class _Scenario:
         self._discover()
         self._connect_udp()
         self._connect_ip()
-        self._end_servers()
+        self.result["leftovers"] += self.world.stop_all()
 
     # --- the servers ------------------------------------------------------------------------------------------------
 
     def _start_servers(self) -> None:
-        world, settings = self.world, self.settings
-        ports = [f"{w.SERVICE_4}:{{}}", f"[{w.SERVICE_6}]:{{}}"]
-        origin = world.start(
-            "origin",
-            world.target,
-            *PYTHON,
-            "masque_client.testing.origin",
-            *(part for listen in (*ports, f"{w.BARE_TARGET}:{{}}") for part in ("--listen", listen.format(8080))),
-            *(part for listen in ports for part in ("--dns", listen.format(53))),
-        )
-        proxy = world.start(
-            "proxy",
-            world.proxy,
-            *PYTHON,
-            "masque_client.testing.proxy",
-            *("--listen", f"{w.PROXY_ADDRESS}:443", "--pvd-listen", f"{w.PROXY_ADDRESS}:443"),
-            *("--name", w.PROXY_NAME, "--ca-dir", str(world.directory / "ca")),
-            *("--pool4", w.POOL_4, "--pool6", w.POOL_6),
-            *(part for route in w.SERVICE_ROUTES for part in ("--route", route)),
-            *("--engine", settings.engine),
-        )
-        origin.next_line()
-        ready = proxy.next_line()
-        self.ca = str(ready.get("ca_file", self.ca))
-        self.result["engine"] = ready.get("engine", self.result["engine"])
-        if settings.through_relay:
-            relay = world.start(
-                "relay",
-                world.router,
-                *PYTHON,
-                "masque_client.testing.relay",
-                *("--listen", f"{w.RELAY_ADDRESS}:443", "--to", f"{w.PROXY_ADDRESS}:443", "--tcp"),
-                *("--loss", str(settings.loss), "--delay", str(settings.delay_ms), "--seed", str(settings.seed)),
-            )
-            relay.next_line()
+        start_origin(self.world)
+        self.result["engine"] = start_proxy(self.world, self.settings.engine, ipv6=True)
+        if self.world.through_relay:
+            loss, delay, seed = self.settings.loss, self.settings.delay_ms, self.settings.seed
+            start_relay(self.world, "--loss", str(loss), "--delay", str(delay), "--seed", str(seed))
         remark(f"client ─ router ─ proxy ─ target are up; engine {self.result['engine']}")
 
-    def _end_servers(self) -> None:
-        for actor in reversed(self.world.actors):
-            self.world.stop(actor)
-        self.result["leftovers"] += self.world.processes_left()
-
     def _measure_bare_path(self) -> None:
-        if self.settings.through_relay:
+        if self.world.through_relay:
             return  # the relay carries only the proxy's port: there is no bare path to compare with
         url = w.service_urls()[2]
         down = self._transfer("bare path, download", download, url, self.settings.big_bytes)

@@ -6,40 +6,25 @@ import socket
 import time
 from typing import Any
 
-from masque_client.errors import MasqueError
 from masque_client.testing.dns import DEFAULT_RECORDS, DnsResponder, query
 from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON
 from masque_connect.demo.interrupts import Interrupts
 from masque_connect.demo.settings import Settings
-from masque_connect.demo.workshop import Workshop, free_port
+from masque_connect.demo.staging import blank_result, stage
+from masque_connect.demo.workplace import Workshop, free_port
 from masque_connect.demo.world import SERVICE_NAME
-from masque_connect.render import SCHEMA_VERSION, remark
+from masque_connect.render import remark
 
 NAME = "localhost"
 
 
 def run_loopback(settings: Settings, interrupts: Interrupts) -> dict[str, Any]:
     """Run the scenario; returns its JSON object. CONNECT-IP and IPv6 are reported as skipped, not as failed."""
-    result: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "scenario": "loopback",
-        "ok": False,
-        "engine": str(settings.engine),
-        "discovery": {"ok": False},
-        "connect_udp": {"ok": False},
-        "connect_ip": {"ok": None, "skipped": "needs root, network namespaces and /dev/net/tun"},
-        "ipv6": {"ok": None, "skipped": "needs root, network namespaces and /dev/net/tun"},
-        "clean": False,
-    }
-    workshop = Workshop(interrupts)
-    with workshop:
-        try:
-            _run(settings, workshop, result)
-        except MasqueError as error:
-            result["error"] = str(error)
-            workshop.show_logs()
-    result["ok"] = result["discovery"]["ok"] and result["connect_udp"]["ok"]
-    result["clean"] = not workshop.leftovers()
+    skipped = {"ok": None, "skipped": "needs root, network namespaces and /dev/net/tun"}
+    parts = ("discovery", "connect_udp")
+    result = blank_result("loopback", settings, *parts, connect_ip=skipped, ipv6=skipped)
+    stage(Workshop(interrupts), lambda workshop: _run(settings, workshop, result), result)
+    result["ok"] = all(result[part]["ok"] for part in parts)
     return result
 
 

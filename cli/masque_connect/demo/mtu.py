@@ -20,11 +20,12 @@ from masque_client.protocol.mtu import inner_max, udp_payload_for_link
 from masque_client.testing.ping import ping
 from masque_client.testing.transfer import TransferResult, download, upload
 from masque_connect.demo import world as w
-from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor, StepFailed
+from masque_connect.demo.actors import MASQUE_CONNECT, Actor, StepFailed
 from masque_connect.demo.interrupts import Interrupts
+from masque_connect.demo.servers import start_origin, start_proxy, start_relay
 from masque_connect.demo.settings import MIB, Settings
-from masque_connect.demo.staging import stage
-from masque_connect.render import SCHEMA_VERSION, remark
+from masque_connect.demo.staging import blank_result, stage
+from masque_connect.render import remark
 
 DEFAULT_MIB = 10
 FULL, NARROW, NARROWEST = 1500, 1400, 1340
@@ -38,21 +39,12 @@ NEWS_TIMEOUT_S = 20.0
 
 def run_mtu(settings: Settings, interrupts: Interrupts) -> dict[str, Any]:
     """Run the scenario; returns its JSON object. On failure the last log lines of all processes are shown."""
-    result: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "scenario": "mtu",
-        "ok": False,
-        "engine": str(settings.engine),
-        "cases": {name: {"ok": False} for name in (*map(str, _STEADY), "drop", "silent-drop")},
-        "clean": False,
-        "leftovers": [],
-    }
+    names = (*map(str, _STEADY), "drop", "silent-drop")
+    result = blank_result("mtu", settings, cases={name: {"ok": False} for name in names})
     for through_relay in (False, True):
         if "error" not in result:
-            stage(
-                lambda world: _Scenario(world, settings, result).run(), result, interrupts, through_relay=through_relay
-            )
-    result["clean"] = not result["leftovers"]
+            world = w.World(interrupts, through_relay=through_relay)
+            stage(world, lambda world: _Scenario(world, settings, result).run(), result)
     result["ok"] = all(case["ok"] for case in result["cases"].values())
     return result
 
@@ -75,13 +67,13 @@ class _Scenario:
         self.settings = settings
         self.result = result
         self.size = MIB * (settings.size_mib or DEFAULT_MIB)
-        self.relay: Actor | None = None
 
     def run(self) -> None:
         """All cases of this world; each fills in its part of the result."""
-        self._start_servers()
-        if self.relay is not None:
-            relay, limit = self.relay, udp_payload_for_link(NARROW, 4)
+        start_origin(self.world)
+        self.result["engine"] = start_proxy(self.world, self.settings.engine)
+        if self.world.through_relay:
+            relay, limit = start_relay(self.world, "--control", takes_orders=True), udp_payload_for_link(NARROW, 4)
             self._run_case(_Case("silent-drop", NARROW, lambda: relay.order({"mtu": limit})))
         else:
             for mtu in _STEADY:
@@ -89,34 +81,7 @@ class _Scenario:
                 self._run_case(_Case(str(mtu), mtu))
             self._set_path(FULL)
             self._run_case(_Case("drop", NARROW, lambda: self._set_link(NARROW)))
-        for actor in reversed(self.world.actors):
-            self.world.stop(actor)
-        self.result["leftovers"] += self.world.processes_left()
-
-    def _start_servers(self) -> None:
-        world = self.world
-        origin = world.start(
-            "origin", world.target, *PYTHON, "masque_client.testing.origin", "--listen", f"{w.SERVICE_4}:8080"
-        )
-        proxy = world.start(
-            "proxy",
-            world.proxy,
-            *(*PYTHON, "masque_client.testing.proxy"),
-            *("--listen", f"{w.PROXY_ADDRESS}:443", "--pvd-listen", f"{w.PROXY_ADDRESS}:443"),
-            *("--name", w.PROXY_NAME, "--ca-dir", str(world.directory / "ca")),
-            *("--pool4", w.POOL_4, "--route", w.SERVICE_ROUTES[0], "--engine", str(self.settings.engine)),
-        )
-        origin.next_line()
-        self.result["engine"] = proxy.next_line().get("engine", self.result["engine"])
-        if world.through_relay:
-            self.relay = world.start(
-                "relay",
-                world.router,
-                *(*PYTHON, "masque_client.testing.relay", "--control", "--tcp"),
-                *("--listen", f"{w.RELAY_ADDRESS}:443", "--to", f"{w.PROXY_ADDRESS}:443"),
-                takes_orders=True,
-            )
-            self.relay.next_line()
+        self.result["leftovers"] += self.world.stop_all()
 
     # --- the path ---------------------------------------------------------------------------------------------------
 
@@ -181,7 +146,7 @@ class _Scenario:
 
     def _up(self, name: str) -> tuple[Actor, dict[str, Any]]:
         """Start `up` and wait until a ping has come back; returns it and its status."""
-        options = ("--ca", str(self.world.directory / "ca" / "ca.pem"), "--engine", str(self.settings.engine))
+        options = ("--ca", str(self.world.ca_file), "--engine", str(self.settings.engine))
         command = (*MASQUE_CONNECT, "up", w.PROXY_NAME, "--foreground", "--http", "3", "--json", *options)
         up = self.world.start(f"up-{name}", self.world.client, *command)
         status = up.next_line()

@@ -1,37 +1,42 @@
-"""What every scenario in a world shares: make it, run in it, show the logs of a failure, say what was left behind."""
+"""What all scenarios share: a result in which nothing has succeeded yet, and a place that is left as it was found."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from masque_client.errors import MasqueError
-from masque_client.testing.netns import Snapshot
-from masque_connect.demo.interrupts import Interrupts
-from masque_connect.demo.world import World
-from masque_connect.render import remark
+from masque_connect.demo.settings import Settings
+from masque_connect.demo.workplace import Workplace
+from masque_connect.render import SCHEMA_VERSION, remark
+
+Place = TypeVar("Place", bound=Workplace)
 
 
-def stage(
-    run: Callable[[World], None], result: dict[str, Any], interrupts: Interrupts, *, through_relay: bool = False
-) -> None:
-    """Call `run` in a world of its own; adds to `leftovers` of `result`, and sets `error` when it failed."""
-    before = Snapshot.take()
-    world = World(interrupts, through_relay=through_relay)
+def blank_result(scenario: str, settings: Settings, *parts: str, **more: Any) -> dict[str, Any]:
+    """The JSON object of a scenario, to be filled in; `parts` are those that can succeed."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "scenario": scenario,
+        "ok": False,
+        "engine": str(settings.engine),
+        **more,
+        **{part: {"ok": False} for part in parts},
+        "clean": False,
+        "leftovers": [],
+    }
+
+
+def stage(place: Place, run: Callable[[Place], None], result: dict[str, Any]) -> None:
+    """Call `run` in its place. `result` learns of a failure (`error`), of `leftovers`, and whether all is `clean`."""
     try:
-        with world:
+        with place:
             try:
-                run(world)
+                run(place)
             except (MasqueError, OSError) as error:
                 result["error"] = str(error)
-                _show_logs(world)
+                place.show_logs()
                 remark(f"failed: {error}")
     finally:
-        result["leftovers"] += before.difference(Snapshot.take()) + world.namespaces_left()
-
-
-def _show_logs(world: World) -> None:
-    for name, lines in world.tails():
-        remark(f"--- last lines of {name}")
-        for line in lines or ["(silent)"]:
-            remark(f"    {line}")
+        result["leftovers"] += place.leftovers()
+        result["clean"] = not result["leftovers"]

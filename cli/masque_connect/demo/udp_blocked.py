@@ -18,12 +18,13 @@ from masque_client.testing.dns import query
 from masque_client.testing.ping import ping
 from masque_client.testing.transfer import SlowUpload, download, upload
 from masque_connect.demo import world as w
-from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor, StepFailed
+from masque_connect.demo.actors import MASQUE_CONNECT, Actor, StepFailed
 from masque_connect.demo.first_tunnel import LOCAL_DNS
 from masque_connect.demo.interrupts import Interrupts
+from masque_connect.demo.servers import start_origin, start_proxy
 from masque_connect.demo.settings import MIB, Settings
-from masque_connect.demo.staging import stage
-from masque_connect.render import SCHEMA_VERSION, remark
+from masque_connect.demo.staging import blank_result, stage
+from masque_connect.render import remark
 
 MAX_SECONDS_TO_DATA = 3.0
 """From the start of a command to the first data that came back through its tunnel."""
@@ -36,21 +37,11 @@ _UDP_TO_PROXY = ("ipproto", "udp", "dport", "443", "blackhole")
 
 def run_udp_blocked(settings: Settings, interrupts: Interrupts) -> dict[str, Any]:
     """Run the scenario; returns its JSON object. On failure the last log lines of all processes are shown."""
-    result: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "scenario": "udp-blocked",
-        "ok": False,
-        "engine": str(settings.engine),
-        "http3": {"ok": False},
-        "connect_udp": {"ok": False},
-        "connect_ip": {"ok": False},
-        "return_to_http3": {"ok": False},
-        "clean": False,
-        "leftovers": [],
-    }
-    stage(lambda world: _Scenario(world, settings, result).run(), result, interrupts)
-    result["clean"] = not result["leftovers"]
-    result["ok"] = all(result[part]["ok"] for part in ("http3", "connect_udp", "connect_ip", "return_to_http3"))
+    parts = ("http3", "connect_udp", "connect_ip", "return_to_http3")
+    result = blank_result("udp-blocked", settings, *parts)
+    world = w.World(interrupts, through_relay=False)
+    stage(world, lambda world: _Scenario(world, settings, result).run(), result)
+    result["ok"] = all(result[part]["ok"] for part in parts)
     return result
 
 
@@ -60,38 +51,18 @@ class _Scenario:
         self.settings = settings
         self.result = result
         self.size = MIB * (settings.size_mib or DEFAULT_MIB)
-        self.options = ("--ca", str(world.directory / "ca" / "ca.pem"), "--engine", str(settings.engine), "--json")
+        self.options = ("--ca", str(world.ca_file), "--engine", str(settings.engine), "--json")
 
     def run(self) -> None:
         """All steps in order; each fills in its part of the result."""
-        self._start_servers()
+        start_origin(self.world)
+        self.result["engine"] = start_proxy(self.world, self.settings.engine)
         self._compare_with_http3()
         self.world.router.ip("rule", "add", *_UDP_TO_PROXY)
         remark("the router drops UDP to the proxy")
         self._connect_udp()
         self._connect_ip()
-        for actor in reversed(self.world.actors):
-            self.world.stop(actor)
-        self.result["leftovers"] += self.world.processes_left()
-
-    def _start_servers(self) -> None:
-        world = self.world
-        origin = world.start(
-            "origin",
-            world.target,
-            *(*PYTHON, "masque_client.testing.origin"),
-            *("--listen", f"{w.SERVICE_4}:8080", "--dns", f"{w.SERVICE_4}:53"),
-        )
-        proxy = world.start(
-            "proxy",
-            world.proxy,
-            *(*PYTHON, "masque_client.testing.proxy"),
-            *("--listen", f"{w.PROXY_ADDRESS}:443", "--pvd-listen", f"{w.PROXY_ADDRESS}:443"),
-            *("--name", w.PROXY_NAME, "--ca-dir", str(world.directory / "ca")),
-            *("--pool4", w.POOL_4, "--route", w.SERVICE_ROUTES[0], "--engine", str(self.settings.engine)),
-        )
-        origin.next_line()
-        self.result["engine"] = proxy.next_line().get("engine", self.result["engine"])
+        self.result["leftovers"] += self.world.stop_all()
 
     def _compare_with_http3(self) -> None:
         up, tunnel, seconds = self._up("up-http3")

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from masque_client.testing.netns import Lab, Namespace
+from masque_client.testing.netns import Lab, Namespace, Snapshot
 from masque_connect.demo.actors import Actor
 from masque_connect.demo.interrupts import Interrupts
+from masque_connect.demo.workplace import Workplace
 
 PROXY_NAME = "proxy.masque.test"
 PROXY_ADDRESS, RELAY_ADDRESS = "10.70.2.2", "10.70.1.1"
@@ -35,7 +33,7 @@ SERVICE_NAME = "origin.masque.test"
 _NETNS_ETC = Path("/etc/netns")
 
 
-class World:
+class World(Workplace):
     """The namespaces, and the processes in them. A context manager; leaving it takes everything down."""
 
     client: Namespace
@@ -44,66 +42,38 @@ class World:
     target: Namespace
 
     def __init__(self, interrupts: Interrupts, *, through_relay: bool) -> None:
-        self.interrupts = interrupts
+        super().__init__(interrupts)
         self.through_relay = through_relay
-        self.actors: list[Actor] = []
         self.lab = Lab()
-        self.directory: Path
-        self._undo = ExitStack()
+        self._before = Snapshot.take()
 
-    def __enter__(self) -> Self:
-        with self.interrupts.deferred():
-            try:
-                self.directory = Path(tempfile.mkdtemp(prefix="masque-demo-"))
-                self._undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
-                self._build(self._undo.enter_context(self.lab))
-                self._undo.callback(self._stop_all)
-            except BaseException:
-                self._undo.close()
-                raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self.interrupts.deferred():
-            self._undo.close()
+    @property
+    def ca_file(self) -> Path:
+        """Of the CA that the proxy makes for itself."""
+        return self.directory / "ca" / "ca.pem"
 
     def start(self, name: str, where: Namespace, *command: str, takes_orders: bool = False) -> Actor:
         """Start a process in a namespace; its log is `name`.log. See `Actor`."""
-        with self.interrupts.deferred():
-            wrapper = ("ip", "netns", "exec", where.name)
-            actor = Actor(name, wrapper, command, self.directory, takes_orders=takes_orders)
-            self.actors.append(actor)
-        return actor
+        return self._start(name, ("ip", "netns", "exec", where.name), command, takes_orders=takes_orders)
 
-    def stop(self, actor: Actor) -> int:
-        """End one process; returns its exit status."""
-        with self.interrupts.deferred():
-            return actor.stop()
-
-    def tails(self) -> list[tuple[str, list[str]]]:
-        """The last log lines of every process."""
-        return [(actor.name, actor.tail()) for actor in self.actors]
-
-    def namespaces_left(self) -> list[str]:
-        """Namespaces of ours that still exist; call after leaving the context."""
-        listing = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
-        return [f"network namespace {line}" for line in listing.stdout.splitlines() if self.lab.suffix in line]
-
-    def processes_left(self) -> list[str]:
-        """Process ids still in our namespaces; call when every actor should have ended."""
+    def stop_all(self) -> list[str]:
+        """End every process, the latest first; returns the ones still in our namespaces: there should be none."""
+        for actor in reversed(self.actors):
+            self.stop(actor)
         left = []
         for namespace in (self.client, self.router, self.proxy, self.target):
             pids = subprocess.run(["ip", "netns", "pids", namespace.name], capture_output=True, text=True, check=True)
             left += [f"process {pid} in {namespace.name}" for pid in pids.stdout.split()]
         return left
 
-    def _stop_all(self) -> None:
-        for actor in reversed(self.actors):
-            actor.stop()
+    def leftovers(self) -> list[str]:
+        """See `Workplace`: namespaces, too, and what has changed on this machine outside of them."""
+        listing = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
+        namespaces = [f"network namespace {line}" for line in listing.stdout.splitlines() if self.lab.suffix in line]
+        return super().leftovers() + namespaces + self._before.difference(Snapshot.take())
 
-    def _build(self, lab: Lab) -> None:
+    def _build(self, undo: ExitStack) -> None:
+        lab = undo.enter_context(self.lab)
         self.client, self.router = lab.namespace("client"), lab.namespace("router")
         self.proxy, self.target = lab.namespace("proxy"), lab.namespace("target")
         lab.link(self.client, ["10.70.1.2/24", "fd70:1::2/64"], self.router, ["10.70.1.1/24", "fd70:1::1/64"])
@@ -119,14 +89,14 @@ class World:
         for service, gateway in ((f"{SERVICE_4}/32", "10.70.3.2"), (f"{SERVICE_6}/128", "fd70:3::2")):
             self.target.ip("address", "add", service, "dev", "lo")
             _route(self.proxy, service, gateway)
-        self._name_the_proxy()
+        self._name_the_proxy(undo)
 
-    def _name_the_proxy(self) -> None:
+    def _name_the_proxy(self, undo: ExitStack) -> None:
         """`ip netns exec` shows files of /etc/netns/NAME as those of /etc."""
         existed = _NETNS_ETC.is_dir()
         directory = _NETNS_ETC / self.client.name
         directory.mkdir(parents=True)
-        self._undo.callback(_remove, directory, None if existed else _NETNS_ETC)
+        undo.callback(_remove, directory, None if existed else _NETNS_ETC)
         address = RELAY_ADDRESS if self.through_relay else PROXY_ADDRESS
         (directory / "hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n{address} {PROXY_NAME}\n")
 
