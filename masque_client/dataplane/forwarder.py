@@ -2,13 +2,13 @@
 
 Outbound (host → proxy), one readiness callback per batch:
     1. `on_tun_readable`      the kernel has packets for the tunnel
-    2. `TunDevice.read_batch`
+    2. `TunPort.read`         buffers: with offload super-packets of dozens of packets
     3. `Session.encapsulate`  drop what the proxy would drop, answer with ICMP what can be answered
-    4. `send_payloads`        queued in the engine; a full queue stops the reading: backpressure
+    4. `send_payloads`        cut into packets and queued in the engine; a full queue stops the reading: backpressure
     5. `flush`                the engine seals, the socket sends (GSO), the timer is armed
 Inbound (proxy → host), within `HttpConnection.receive`:
-    6. `SessionStream.on_datagrams` → `Session.receive_datagrams`
-    7. `deliver` → `TunDevice.write_batch`
+    6. `SessionStream.on_datagrams` → `Session.receive_datagrams`, which merges packets into buffers and judges those
+    7. `deliver` → `TunPort.write`
 
 Nothing awaits and nothing raises per packet; what is dropped is counted where it is dropped.
 """
@@ -21,6 +21,7 @@ from typing import Any
 
 from masque_client.http.stream import SessionStream
 from masque_client.netio.clock import Clock
+from masque_client.netio.packing import TunPort
 from masque_client.netio.tun import TunDevice
 
 TUN_BATCH = 128
@@ -45,7 +46,7 @@ class Forwarder:
 
     def __init__(self, tun: TunDevice, clock: Clock) -> None:
         self.traffic = Traffic()
-        self._tun = tun
+        self._tun = TunPort(tun)
         self._clock = clock
         self._stream: SessionStream[Any] | None = None
         self._waiting: list[bytes] = []
@@ -53,8 +54,9 @@ class Forwarder:
         self._loop = asyncio.get_running_loop()
 
     def start(self, stream: SessionStream[Any]) -> None:
-        """Begin to read the TUN device into `stream`."""
+        """Begin to read the TUN device into `stream`, whose session packs packets as the device does from now on."""
         self._stream = stream
+        stream.session.packing = self._tun.packing
         self._read(True)
 
     def stop(self) -> None:
@@ -70,12 +72,12 @@ class Forwarder:
         stream = self._stream
         if stream is None:
             return
-        packets = self._tun.read_batch(TUN_BATCH)
-        if not packets:
+        buffers = self._tun.read(TUN_BATCH)
+        if not buffers:
             return
-        outcome = stream.session.encapsulate(packets, self._clock.now())
+        outcome = stream.session.encapsulate(buffers, self._clock.now())
         if outcome.replies:
-            self._tun.write_batch(outcome.replies)
+            self._tun.write_packets(outcome.replies)
         self._send(stream, outcome.send)
 
     def resume(self) -> None:
@@ -87,15 +89,17 @@ class Forwarder:
         if not self._waiting:
             self._read(True)
 
-    def _send(self, stream: SessionStream[Any], packets: list[bytes]) -> None:
-        if not packets:
+    def _send(self, stream: SessionStream[Any], buffers: list[bytes]) -> None:
+        if not buffers:
             return
-        taken = stream.send_payloads(packets)
-        if taken < len(packets):
-            self._waiting = packets[taken:]
+        taken = stream.send_payloads(buffers)
+        if taken < len(buffers):
+            self._waiting = buffers[taken:]
+            del buffers[taken:]
             self._read(False)
-        self.traffic.packets_out += taken
-        self.traffic.bytes_out += sum(map(len, packets[:taken] if self._waiting else packets))
+        for packets, size in map(self._tun.packing.measure, buffers):
+            self.traffic.packets_out += packets
+            self.traffic.bytes_out += size
         stream.flush()
 
     def _read(self, wanted: bool) -> None:
@@ -107,8 +111,9 @@ class Forwarder:
 
     # --- inbound ----------------------------------------------------------------------------------------------------
 
-    def deliver(self, packets: list[bytes]) -> None:
+    def deliver(self, buffers: list[bytes]) -> None:
         """Stage 7: hand decapsulated packets to the kernel."""
-        self._tun.write_batch(packets)
-        self.traffic.packets_in += len(packets)
-        self.traffic.bytes_in += sum(map(len, packets))
+        self._tun.write(buffers)
+        for packets, size in map(self._tun.packing.measure, buffers):
+            self.traffic.packets_in += packets
+            self.traffic.bytes_in += size

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from masque_client.protocol.packing import Split
+
 
 class DatagramQueue:
     """A FIFO of DATAGRAM frame contents (Quarter Stream ID included).
@@ -36,7 +38,7 @@ class DatagramQueue:
 
     @property
     def is_full(self) -> bool:
-        """True while at least `max_bytes` wait. One datagram may overshoot, so that none is ever unacceptable."""
+        """True while at least `max_bytes` wait. The last of `put` may overshoot, so that none is ever unacceptable."""
         return self._bytes >= self._max_bytes
 
     @property
@@ -53,10 +55,7 @@ class DatagramQueue:
         head_bytes, max_bytes = len(head), self._max_bytes
         added = sum(map(len, payloads)) + head_bytes * len(payloads)
         if payloads and self._bytes + added <= max_bytes and max(map(len, payloads)) <= limit:
-            self.items.extend([head + payload for payload in payloads])
-            self._bytes += added
-            self._accepted += len(payloads)
-            self._batches.append((now, self._accepted))
+            self._append([head + payload for payload in payloads], added, now)
             return len(payloads)
         append = self.items.append
         waiting, dealt, refused = self._bytes, 0, 0
@@ -76,6 +75,26 @@ class DatagramQueue:
             self._accepted += dealt - refused
             self._batches.append((now, self._accepted))
         return dealt
+
+    def put_split(self, split: Split, head: bytes, buffers: Sequence[bytes], limit: int, now: float) -> int:
+        """As `put`, of what `split` makes of each buffer; a buffer is accepted whole or not at all."""
+        for dealt, buffer in enumerate(buffers):
+            if self.is_full:
+                return dealt
+            items = split((buffer,), head)
+            if max(map(len, items), default=0) > limit + len(head):
+                fitting = [item for item in items if len(item) <= limit + len(head)]
+                self.too_large += len(items) - len(fitting)
+                items = fitting
+            if items:
+                self._append(items, sum(map(len, items)), now)
+        return len(buffers)
+
+    def _append(self, items: list[bytes], item_bytes: int, now: float) -> None:
+        self.items.extend(items)
+        self._bytes += item_bytes
+        self._accepted += len(items)
+        self._batches.append((now, self._accepted))
 
     def expire(self, now: float) -> None:
         """Drop what has waited for the age bound or longer."""

@@ -12,6 +12,7 @@ Flow control never stalls us: credit goes back the moment bytes are taken in, wh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import h2.exceptions
 from hpack import HeaderTuple, NeverIndexedHeaderTuple
@@ -33,6 +34,7 @@ from masque_client.errors import ConnectionLost, LocalProtocolError, ProxyRefuse
 from masque_client.protocol.error_codes import H3ErrorCode
 from masque_client.protocol.headers import may_be_secret
 from masque_client.protocol.mtu import MAX_HTTP_DATAGRAM_IN_CAPSULE
+from masque_client.protocol.packing import Split
 
 
 class H2Engine(H2Listener):
@@ -51,10 +53,10 @@ class H2Engine(H2Listener):
         self._started_at = self._received_at = now
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW - self._h2.inbound_flow_control_window)
-        self._events.append(HandshakeCompleted(self._peer_certificate))
-
         if self.configuration.grease:
             self._unsent_grease = encode_setting(*grease.http2_setting())  # the library cuts identifiers to eight bits
+        self._events.append(HandshakeCompleted(self._peer_certificate))
+
     def receive_data(self, data: bytes, now: float) -> None:
         """See `StreamEngine.receive_data`."""
         self._received_at = now
@@ -119,14 +121,23 @@ class H2Engine(H2Listener):
         elif end_stream:
             stream.end()
 
-    def send_datagrams(self, stream_id: int, payloads: Sequence[bytes], now: float, *, prefix: bytes = b"") -> int:
+    def send_datagrams(
+        self,
+        stream_id: int,
+        payloads: Sequence[bytes],
+        now: float,
+        *,
+        prefix: bytes = b"",
+        split: Split | None = None,
+    ) -> int:
         """See `HttpEngine.send_datagrams`."""
         stream = self._streams.get(stream_id)
         if stream is None or self._is_closed or not stream.can_send or stream.is_ending:
             return len(payloads)
         if self.is_datagram_queue_full:
             return 0
-        return stream.datagrams.put(prefix, payloads, MAX_HTTP_DATAGRAM_IN_CAPSULE - len(prefix), now)
+        put = stream.datagrams.put if split is None else partial(stream.datagrams.put_split, split)
+        return put(prefix, payloads, MAX_HTTP_DATAGRAM_IN_CAPSULE - len(prefix), now)
 
     def datagram_capacity(self, stream_id: int) -> int:
         """See `HttpEngine.datagram_capacity`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from functools import partial
 
 from masque_client.engine import h3_rules
 from masque_client.engine.h3_listener import H3Listener
@@ -24,6 +25,7 @@ from masque_client.errors import LocalProtocolError, ProxyRefused
 from masque_client.protocol.error_codes import H3ErrorCode
 from masque_client.protocol.h3_datagram import encode_quarter_stream_id
 from masque_client.protocol.mtu import MIN_UDP_PAYLOAD, max_http_datagram
+from masque_client.protocol.packing import Split
 
 
 class H3Engine(H3Listener):
@@ -92,14 +94,23 @@ class H3Engine(H3Listener):
         if end_stream:
             self._close_sending(stream)
 
-    def send_datagrams(self, stream_id: int, payloads: Sequence[bytes], now: float, *, prefix: bytes = b"") -> int:
+    def send_datagrams(
+        self,
+        stream_id: int,
+        payloads: Sequence[bytes],
+        now: float,
+        *,
+        prefix: bytes = b"",
+        split: Split | None = None,
+    ) -> int:
         """See `Engine.send_datagrams`."""
         stream = self._streams.get(stream_id)
         if stream is None or not stream.can_send or self._is_closed:
             return len(payloads)
         capacity = self._capacity(stream)
         limit = capacity - len(prefix) if capacity else -1  # without DATAGRAMs not even an empty payload fits
-        return self._queue.put(stream.quarter_id + prefix, payloads, limit, now)
+        put = self._queue.put if split is None else partial(self._queue.put_split, split)
+        return put(stream.quarter_id + prefix, payloads, limit, now)
 
     def datagram_capacity(self, stream_id: int) -> int:
         """See `Engine.datagram_capacity`."""

@@ -54,7 +54,6 @@ class DatagramRun(NamedTuple):
     """Consecutive HTTP Datagrams of one stream: varints are prefix-free, so equal first bytes mean the same stream."""
 
     prefix: bytes
-    offset: int
     append: Callable[[bytes], None]
 
 
@@ -140,7 +139,7 @@ class H3Listener(abc.ABC):
                     run = None
                     self._on_quic_event(event)
                 elif run is not None and event.data.startswith(run.prefix):
-                    run.append(event.data[run.offset :])
+                    run.append(event.data)
                 else:
                     run = self._on_datagram(event.data)
             except RemoteProtocolError as error:
@@ -317,7 +316,7 @@ class H3Listener(abc.ABC):
         run: DatagramRun | None = None
         for data in contents:
             if run is not None and data.startswith(run.prefix):
-                run.append(data[run.offset :])
+                run.append(data)
             elif not self._is_closed:
                 try:
                     run = self._on_datagram(data)
@@ -336,9 +335,9 @@ class H3Listener(abc.ABC):
         if not stream.is_tunnel:
             self._punish(h3_rules.datagram_without_meaning(), stream_id)
             return None
-        payloads = [data[offset:]]
-        self._events.append(DatagramsReceived(stream_id, payloads))
-        return DatagramRun(data[:offset], offset, payloads.append)
+        datagrams = [data]
+        self._events.append(DatagramsReceived(stream_id, datagrams, offset))
+        return DatagramRun(data[:offset], datagrams.append)
 
     def _close_sending(self, stream: RequestStream) -> None:
         stream.can_send = False

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, TextIO, runtime_checkable
 
 from masque_client.errors import RemoteProtocolError
+from masque_client.protocol.packing import Split
 from masque_client.protocol.quic_invariants import QUIC_VERSION_1, QUIC_VERSION_2
 
 Address = tuple[str, int]
@@ -88,8 +89,8 @@ class EngineConfiguration:
             round trip; a server takes the first that the client also has (RFC 9368 §2.3).
         extended_connect: server: advertise SETTINGS_ENABLE_CONNECT_PROTOCOL=1 (RFC 9220 §3).
         h3_datagram: advertise SETTINGS_H3_DATAGRAM=1 and max_datagram_frame_size=65535 (RFC 9297 §2.1.1).
-        datagram_queue_bytes: HTTP Datagrams waiting for the congestion window are bounded by this many bytes…
         grease: say what means nothing, too: reserved settings, frames, streams, transport parameters and versions.
+        datagram_queue_bytes: HTTP Datagrams waiting for the congestion window are bounded by this many bytes…
         datagram_queue_s: …and by this age; older ones are dropped and counted.
         secrets_log: TLS secrets are written here for a packet dissector; never set it outside tests.
     """
@@ -102,8 +103,8 @@ class EngineConfiguration:
     versions: tuple[int, ...] = (QUIC_VERSION_1, QUIC_VERSION_2)
     extended_connect: bool = True
     h3_datagram: bool = True
-    datagram_queue_bytes: int = 512 * 1024
     grease: bool = True
+    datagram_queue_bytes: int = 512 * 1024
     datagram_queue_s: float = 0.05
     secrets_log: TextIO | None = None
 
@@ -158,7 +159,13 @@ class DatagramsReceived:
     """
 
     stream_id: int
-    payloads: list[bytes]
+    datagrams: list[bytes]
+    skip: int = 0
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """The HTTP Datagram Payloads, for whoever has time."""
+        return [datagram[self.skip :] for datagram in self.datagrams]
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,8 +302,18 @@ class HttpEngine(Protocol):
     def send_data(self, stream_id: int, data: bytes, *, end_stream: bool = False) -> None:
         """Send stream content (capsules). Silently does nothing when our sending half is already closed."""
 
-    def send_datagrams(self, stream_id: int, payloads: Sequence[bytes], now: float, *, prefix: bytes = b"") -> int:
+    def send_datagrams(
+        self,
+        stream_id: int,
+        payloads: Sequence[bytes],
+        now: float,
+        *,
+        prefix: bytes = b"",
+        split: Split | None = None,
+    ) -> int:
         """Queue HTTP Datagrams, each `prefix + payload` (the prefix is the Context ID, framed once per batch).
+
+        With `split` each of `payloads` is a buffer of several, which it cuts and puts behind what precedes them.
 
         A payload over `datagram_capacity` is counted and skipped; it never blocks the rest. Returns how many of
         `payloads`, from the front, were dealt with: fewer than given means the queue is full, and the caller should

@@ -43,6 +43,7 @@ from masque_client.http.liveness import LivenessStatistics
 from masque_client.http.path_mtu import PathMtuKeeper, PathView
 from masque_client.http.watchdog import Watchdog
 from masque_client.netio.clock import Clock
+from masque_client.protocol.packing import Split
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,8 @@ class StreamHandler(Protocol):
     def on_data(self, data: bytes, *, end_stream: bool) -> None:
         """Stream content arrived."""
 
-    def on_datagrams(self, payloads: list[bytes]) -> None:
-        """HTTP Datagram Payloads arrived. The hot path."""
+    def on_datagrams(self, datagrams: list[bytes], skip: int) -> None:
+        """HTTP Datagrams arrived, each with its payload behind `skip` bytes. The hot path."""
 
     def on_reset(self, error_code: int, error: RemoteProtocolError | None) -> None:
         """The peer abandoned its sending half, or we did over the rule in `error`: nothing more comes."""
@@ -89,13 +90,14 @@ class RequestStream:
         """Queue stream content."""
         self.connection.engine.send_data(self.stream_id, data, end_stream=end_stream)
 
-    def send_datagrams(self, payloads: Sequence[bytes], *, prefix: bytes = b"") -> int:
+    def send_datagrams(self, payloads: Sequence[bytes], *, prefix: bytes = b"", split: Split | None = None) -> int:
         """Queue HTTP Datagrams; returns how many were dealt with (see `Engine.send_datagrams`).
 
         Fewer than given: stop reading the source and wait for `StreamHandler.on_writable`.
         """
         connection = self.connection
-        taken = connection.engine.send_datagrams(self.stream_id, payloads, connection.clock.now(), prefix=prefix)
+        now = connection.clock.now()
+        taken = connection.engine.send_datagrams(self.stream_id, payloads, now, prefix=prefix, split=split)
         if taken < len(payloads):
             connection.wants_writable = True
         return taken
@@ -300,7 +302,7 @@ class HttpConnection:
         while self.closed is None and (event := next_event()) is not None:
             if isinstance(event, DatagramsReceived):
                 if (handler := self.handlers.get(event.stream_id)) is not None:
-                    handler.on_datagrams(event.payloads)
+                    handler.on_datagrams(event.datagrams, event.skip)
             else:
                 self._dispatch_control(event)
 

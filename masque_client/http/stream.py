@@ -120,12 +120,12 @@ class SessionStream(Generic[EventT]):
     # --- outbound ---------------------------------------------------------------------------------------------------
 
     def send_payloads(self, payloads: Sequence[bytes]) -> int:
-        """Queue packets that `session.encapsulate` let through; returns how many were dealt with.
+        """Queue payloads (of CONNECT-IP: buffers) that `session.encapsulate` let through; returns how many.
 
         Fewer than given: the queue is full; keep the rest and wait for `on_writable`. `flush` after the batch.
         """
         assert self.stream is not None
-        return self.stream.send_datagrams(payloads, prefix=CONTEXT_ID_0)
+        return self.stream.send_datagrams(payloads, prefix=CONTEXT_ID_0, split=self.session.split)
 
     def flush(self) -> None:
         """Send what is queued on the connection."""
@@ -151,10 +151,10 @@ class SessionStream(Generic[EventT]):
 
     # --- StreamHandler ----------------------------------------------------------------------------------------------
 
-    def on_datagrams(self, payloads: list[bytes]) -> None:
+    def on_datagrams(self, datagrams: list[bytes], skip: int) -> None:
         """See `StreamHandler`. The hot path."""
         try:
-            packets = self.session.receive_datagrams(payloads)
+            packets = self.session.receive_datagrams(datagrams, skip)
         except RemoteProtocolError as error:
             self._violation(error)
             return

@@ -7,6 +7,9 @@ A packet that does not pass is counted, never an error.
 The verdict on a flow — addresses and protocol — is computed once and looked up afterwards, so that the common packet
 costs a length check and one dictionary lookup. All verdicts are forgotten when addresses or routes change. The same
 few lines stand in both loops on purpose: a function call per packet would cost as much as what it does.
+
+A verdict is passed on a buffer, which may hold a run of packets with one header (`packing`): what is judged is the same
+for all of them, and a count is of packets.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from masque_client.protocol.drops import DropReason
 from masque_client.protocol.icmp import ALL_NODES, Problem, TokenBucket, compose_error
 from masque_client.protocol.ip_packet import ICMP, ICMPV6, IpHeader, parse_ip_header
 from masque_client.protocol.ip_ranges import AddressSet
+from masque_client.protocol.packing import ONE_PER_BUFFER, Packing
 from masque_client.protocol.session import CONTEXT_ID_0, Encapsulated
 
 MAX_FLOWS = 8192
@@ -32,6 +36,8 @@ _Flow = tuple[int | None, bytes]
 _Judge = Callable[[bytes, bytes, int | None], DropReason | None]
 """Source, destination, and the protocol that routes may restrict: None for ICMP, which they never do."""
 
+_HEADER_BYTES = 40
+"""What is looked at of each packet: an IPv6 header, or an IPv4 header and a little more."""
 _IPV4_WITHOUT_OPTIONS = 0x45
 _UNKNOWN = DropReason.NOT_OPEN
 """Stands for "no verdict yet" in look-ups: anything but None, which means pass."""
@@ -87,42 +93,47 @@ class PacketFilter:
 
     # outbound ------------------------------------------------------------------------------------------------------
 
-    def filter_outbound(self, packets: Sequence[bytes], max_packet: int, now: float) -> Encapsulated:
-        """Packets from this machine: which to send, and ICMP for the senders of the others, limited in rate."""
-        flows = self._outbound
+    def filter_outbound(
+        self, buffers: Sequence[bytes], max_packet: int, now: float, packing: Packing = ONE_PER_BUFFER
+    ) -> Encapsulated:
+        """Buffers from this machine: which to send, and ICMP for the senders of the others, limited in rate."""
+        flows, start = self._outbound, packing.head
+        end = start + _HEADER_BYTES
         send: list[bytes] = []
         replies: list[bytes] = []
-        for packet in packets:
-            size = len(packet)
-            if 20 <= size <= max_packet:
-                first = packet[0]
+        for buffer in buffers:
+            size = len(buffer) - start
+            if size >= 20 and (size <= max_packet or packing.largest(buffer) <= max_packet):
+                header = buffer[start:end]
+                first = header[0]
                 if first == _IPV4_WITHOUT_OPTIONS:
-                    if (packet[2] << 8 | packet[3]) == size and flows.get((packet[9], packet[12:20]), _UNKNOWN) is None:
-                        send.append(packet)
+                    if (header[2] << 8 | header[3]) == size and flows.get((header[9], header[12:20]), _UNKNOWN) is None:
+                        send.append(buffer)
                         continue
                 elif (
                     first >> 4 == 6
-                    and (packet[4] << 8 | packet[5]) + 40 == size
-                    and flows.get((packet[6], packet[8:40]), _UNKNOWN) is None
+                    and (header[4] << 8 | header[5]) + 40 == size
+                    and flows.get((header[6], header[8:]), _UNKNOWN) is None
                 ):
-                    send.append(packet)
+                    send.append(buffer)
                     continue
-            reason = self._judge_outbound_packet(packet, max_packet)
+            packet, largest = buffer[start:], packing.largest(buffer)
+            reason = self._judge_outbound_packet(packet, largest, max_packet)
             if reason is None:
-                send.append(packet)
+                send.append(buffer)
                 continue
-            self._drops[reason] += 1
+            self._drops[reason] += packing.measure(buffer)[0]
             if (reply := self._compose_reply(packet, reason, max_packet, now)) is not None:
                 replies.append(reply)
         return Encapsulated(send, replies)
 
-    def _judge_outbound_packet(self, packet: bytes, max_packet: int) -> DropReason | None:
+    def _judge_outbound_packet(self, packet: bytes, largest: int, max_packet: int) -> DropReason | None:
         """The whole judgement, for the first packet of a flow and for unusual ones."""
         header = parse_ip_header(packet)
         if header is None or header.total_length != len(packet):
             return DropReason.MALFORMED_PACKET
         reason = self._judge_flow(header, self._outbound, self._judge_outbound)
-        return DropReason.TOO_BIG if reason is None and len(packet) > max_packet else reason
+        return DropReason.TOO_BIG if reason is None and largest > max_packet else reason
 
     def _judge_outbound(self, source: bytes, destination: bytes, protocol: int | None) -> DropReason | None:
         if _is_link_scope(source) or _is_link_scope(destination):
@@ -142,49 +153,66 @@ class PacketFilter:
 
     # inbound -------------------------------------------------------------------------------------------------------
 
-    def filter_inbound(self, payloads: Sequence[bytes], strip_context: Callable[[bytes], bytes | None]) -> list[bytes]:
-        """HTTP Datagram Payloads from the peer: the packets among them that are for this machine.
+    def filter_inbound(
+        self,
+        datagrams: Sequence[bytes],
+        skip: int,
+        strip_context: Callable[[bytes], bytes | None],
+        packing: Packing = ONE_PER_BUFFER,
+    ) -> list[bytes]:
+        """HTTP Datagram Payloads from the peer, behind `skip` bytes: buffers of the packets for this machine.
 
         Link padding behind a packet is cut off and counted; deployed proxies let it through (RFC 9484 §6).
         """
-        flows = self._inbound
+        flows, start = self._inbound, packing.head
+        end = start + _HEADER_BYTES
         deliver: list[bytes] = []
-        for payload in payloads:
-            if payload[:1] == CONTEXT_ID_0:
-                packet = payload[1:]
-            elif (stripped := strip_context(payload)) is not None:
-                packet = stripped
-            else:
-                continue
-            size = len(packet)
+        for buffer in self._strip(datagrams, skip, strip_context, packing):
+            size = len(buffer) - start
             if size >= 20:
-                first = packet[0]
+                header = buffer[start:end]
+                first = header[0]
                 if first == _IPV4_WITHOUT_OPTIONS:
-                    if (packet[2] << 8 | packet[3]) == size and flows.get((packet[9], packet[12:20]), _UNKNOWN) is None:
-                        deliver.append(packet)
+                    if (header[2] << 8 | header[3]) == size and flows.get((header[9], header[12:20]), _UNKNOWN) is None:
+                        deliver.append(buffer)
                         continue
                 elif (
                     first >> 4 == 6
-                    and (packet[4] << 8 | packet[5]) + 40 == size
-                    and flows.get((packet[6], packet[8:40]), _UNKNOWN) is None
+                    and (header[4] << 8 | header[5]) + 40 == size
+                    and flows.get((header[6], header[8:]), _UNKNOWN) is None
                 ):
-                    deliver.append(packet)
+                    deliver.append(buffer)
                     continue
-            self._deliver_unusual(packet, deliver)
+            self._deliver_unusual(buffer, deliver, packing)
         return deliver
 
-    def _deliver_unusual(self, packet: bytes, deliver: list[bytes]) -> None:
+    def _strip(
+        self,
+        datagrams: Sequence[bytes],
+        skip: int,
+        strip_context: Callable[[bytes], bytes | None],
+        packing: Packing,
+    ) -> list[bytes]:
+        """Gather the packets behind the Context ID; nearly always it is the single byte 0 in all datagrams."""
+        usual = [datagram for datagram in datagrams if datagram.startswith(CONTEXT_ID_0, skip)]
+        if len(usual) == len(datagrams):
+            return packing.gather(usual, skip + len(CONTEXT_ID_0))
+        stripped = (strip_context(datagram[skip:]) for datagram in datagrams)
+        return packing.gather([packet for packet in stripped if packet is not None], 0)
+
+    def _deliver_unusual(self, buffer: bytes, deliver: list[bytes], packing: Packing) -> None:
         """The whole judgement, for the first packet of a flow and for unusual ones."""
+        packet = buffer[packing.head :]
         header = parse_ip_header(packet)
         if header is None or header.total_length > len(packet):
             self._drops[DropReason.MALFORMED_PACKET] += 1
         elif reason := self._judge_flow(header, self._inbound, self._judge_inbound):
-            self._drops[reason] += 1
+            self._drops[reason] += packing.measure(buffer)[0]
         elif header.total_length < len(packet):
             self._drops[DropReason.TRIMMED] += 1
-            deliver.append(packet[: header.total_length])
+            deliver.append(buffer[: packing.head + header.total_length])
         else:
-            deliver.append(packet)
+            deliver.append(buffer)
 
     def _judge_inbound(self, source: bytes, destination: bytes, protocol: int | None) -> DropReason | None:
         if _is_impossible_source(source):

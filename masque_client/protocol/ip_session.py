@@ -152,12 +152,12 @@ class ConnectIpSession(Session[IpEvent]):
         ones (RFC 9484 §7.2 leaves this to whoever routes).
         """
         if self.state is not SessionState.OPEN:
-            self.drops[DropReason.NOT_OPEN] += len(payloads)
+            self.drops[DropReason.NOT_OPEN] += sum(self.packing.measure(buffer)[0] for buffer in payloads)
             return Encapsulated([], [])
-        return self._filter.filter_outbound(payloads, self.max_packet, now)
+        return self._filter.filter_outbound(payloads, self.max_packet, now, self.packing)
 
-    def _decapsulate(self, payloads: Sequence[bytes]) -> list[bytes]:
-        return self._filter.filter_inbound(payloads, self._strip_context)
+    def _decapsulate(self, datagrams: Sequence[bytes], skip: int) -> list[bytes]:
+        return self._filter.filter_inbound(datagrams, skip, self._strip_context, self.packing)
 
     def _update_filter(self) -> None:
         self._filter.update(

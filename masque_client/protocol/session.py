@@ -28,6 +28,7 @@ from masque_client.protocol.connect import Informational, judge_response
 from masque_client.protocol.drops import DropReason
 from masque_client.protocol.error_codes import H3ErrorCode, describe
 from masque_client.protocol.headers import Header, Headers
+from masque_client.protocol.packing import ONE_PER_BUFFER, Packing, Split
 from masque_client.protocol.proxy_status import ProxyStatus
 from masque_client.protocol.varint import parse_varint
 
@@ -92,6 +93,8 @@ class Session(ABC, Generic[EventT]):
     Attributes:
         role: fixed at construction.
         state: see `SessionState`.
+        packing: CONNECT-IP: how packets lie in the buffers that `encapsulate` takes and `receive_…` return. Whoever
+            moves them between the session and a device says so.
         drops: what was not delivered, by reason, both directions; only grows.
     """
 
@@ -105,6 +108,7 @@ class Session(ABC, Generic[EventT]):
     def __init__(self, role: Role, further_capsules: Mapping[int, int] = MappingProxyType({})) -> None:
         self.role = role
         self.state = SessionState.REQUESTED
+        self.packing: Packing = ONE_PER_BUFFER
         self.drops: Counter[DropReason] = Counter()
         self._reader = CapsuleReader(
             {**self.known_capsules, **further_capsules},
@@ -179,16 +183,16 @@ class Session(ABC, Generic[EventT]):
             self._end("the peer closed the tunnel")
         return payloads
 
-    def receive_datagrams(self, payloads: Sequence[bytes]) -> list[bytes]:
-        """HTTP Datagram Payloads, Context ID first; returns the inner payloads that may be delivered.
+    def receive_datagrams(self, datagrams: Sequence[bytes], skip: int = 0) -> list[bytes]:
+        """HTTP Datagram Payloads, Context ID first, behind `skip` bytes; returns the inner payloads to deliver.
 
         Raises:
             RemoteProtocolError: CONNECT-UDP only: a payload over 65,527 bytes (RFC 9298 §5).
         """
         if self.state is SessionState.OPEN:
-            return self._decapsulate(payloads)
-        for payload in payloads:
-            self._keep_early(payload)
+            return self._decapsulate(datagrams, skip)
+        for datagram in datagrams:
+            self._keep_early(datagram[skip:])
         return []
 
     def receive_reset(self, error_code: int) -> None:
@@ -219,6 +223,11 @@ class Session(ABC, Generic[EventT]):
         `now` (seconds, monotonic) only limits the rate of replies.
         """
 
+    @property
+    def split(self) -> Split | None:
+        """What cuts the buffers that `encapsulate` let pass into packets, or None: each is one."""
+        return None if self.packing is ONE_PER_BUFFER else self.packing.split
+
     def close(self) -> None:
         """End the session from our side: from now on nothing passes. Then end the stream. Emits no event."""
         self._shut()
@@ -243,8 +252,8 @@ class Session(ABC, Generic[EventT]):
     # for subclasses ------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def _decapsulate(self, payloads: Sequence[bytes]) -> list[bytes]:
-        """Strip the Context ID and check; drops are counted."""
+    def _decapsulate(self, datagrams: Sequence[bytes], skip: int) -> list[bytes]:
+        """Strip `skip` bytes and the Context ID, and check; drops are counted."""
 
     def _receive_capsule(self, capsule: Capsule) -> None:
         """Handle a capsule of `known_capsules` other than DATAGRAM. Whoever adds one there overrides this."""

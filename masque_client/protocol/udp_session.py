@@ -33,12 +33,13 @@ class ConnectUdpSession(Session[Never]):
             self.drops[DropReason.TOO_BIG] += len(payloads) - len(send)
         return Encapsulated(send, [])
 
-    def _decapsulate(self, payloads: Sequence[bytes]) -> list[bytes]:
+    def _decapsulate(self, datagrams: Sequence[bytes], skip: int) -> list[bytes]:
         inner: list[bytes] = []
-        for payload in payloads:
-            if payload[:1] == CONTEXT_ID_0:
-                content = payload[1:]
-            elif (stripped := self._strip_context(payload)) is not None:
+        start = skip + len(CONTEXT_ID_0)
+        for datagram in datagrams:
+            if datagram.startswith(CONTEXT_ID_0, skip):
+                content = datagram[start:]
+            elif (stripped := self._strip_context(datagram[skip:])) is not None:
                 content = stripped
             else:
                 continue

@@ -14,8 +14,10 @@ from typing import Any, Final
 
 from masque_client.http.stream import SessionStream
 from masque_client.netio.clock import Clock
+from masque_client.netio.packing import TunPort
 from masque_client.netio.tun import TunDevice
 from masque_client.protocol.ip_session import ConnectIpSession
+from masque_client.protocol.packing import ONE_PER_BUFFER, Packing
 
 TUN_BATCH: Final = 128
 """As the client's forwarder."""
@@ -35,13 +37,18 @@ class IpRouter:
 
     def __init__(self, tun: TunDevice | None, clock: Clock) -> None:
         self.undeliverable = 0
-        self._tun = tun
+        self._tun = None if tun is None else TunPort(tun)
         self._clock = clock
         self._clients: dict[bytes, Client] = {}
         self._waiting: dict[Client, list[bytes]] = {}
         self._loop = asyncio.get_running_loop()
         if tun is not None:
             self._loop.add_reader(tun.fileno(), self._on_tun_readable)
+
+    @property
+    def packing(self) -> Packing:
+        """How the packets given to `deliver` must lie in their buffers; a client's session packs like this."""
+        return ONE_PER_BUFFER if self._tun is None else self._tun.packing
 
     def attach(self, addresses: Iterable[bytes], client: Client) -> None:
         """Send packets for these packed addresses, and no others, to `client`."""
@@ -64,32 +71,34 @@ class IpRouter:
     def _on_tun_readable(self) -> None:
         assert self._tun is not None
         by_client: dict[Client, list[bytes]] = {}
-        find = self._clients.get
-        for packet in self._tun.read_batch(TUN_BATCH):
-            client = find(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40])
+        find, packing = self._clients.get, self._tun.packing
+        start = packing.head
+        for buffer in self._tun.read(TUN_BATCH):
+            is_ipv4 = buffer[start] >> 4 == 4
+            client = find(buffer[start + 16 : start + 20] if is_ipv4 else buffer[start + 24 : start + 40])
             if client is None:
-                self.undeliverable += 1
+                self.undeliverable += packing.measure(buffer)[0]
             elif client in by_client:
-                by_client[client].append(packet)
+                by_client[client].append(buffer)
             else:
-                by_client[client] = [packet]
-        for client, packets in by_client.items():
+                by_client[client] = [buffer]
+        for client, buffers in by_client.items():
             session = client.session
             assert isinstance(session, ConnectIpSession)
             session.max_packet = client.max_payload  # the path may have changed
-            outcome = session.encapsulate(packets, self._clock.now())
+            outcome = session.encapsulate(buffers, self._clock.now())
             if outcome.replies:
-                self._tun.write_batch(outcome.replies)
+                self._tun.write_packets(outcome.replies)
             self._send(client, outcome.send)
 
-    def _send(self, client: Client, packets: list[bytes]) -> None:
-        if not packets:
+    def _send(self, client: Client, buffers: list[bytes]) -> None:
+        if not buffers:
             return
-        taken = client.send_payloads(packets)
-        if taken < len(packets):
+        taken = client.send_payloads(buffers)
+        if taken < len(buffers):
             if not self._waiting:
                 self._read(False)
-            self._waiting[client] = packets[taken:]
+            self._waiting[client] = buffers[taken:]
         client.flush()
 
     def resume(self, client: Client) -> None:
@@ -110,9 +119,9 @@ class IpRouter:
 
     # --- client → TUN -----------------------------------------------------------------------------------------------
 
-    def deliver(self, packets: list[bytes]) -> None:
+    def deliver(self, buffers: list[bytes]) -> None:
         """Hand a client's packets to the kernel."""
         if self._tun is None:
-            self.undeliverable += len(packets)
+            self.undeliverable += len(buffers)
         else:
-            self._tun.write_batch(packets)
+            self._tun.write(buffers)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from masque_client.http.stream import SessionStream
 from masque_client.protocol.headers import Header
-from masque_client.protocol.session import EventT
+from masque_client.protocol.session import CONTEXT_ID_0, EventT
 from masque_client.testing.floods import NO_FLOOD, Flood
 
 MALFORMED_CAPSULE: Final = bytes.fromhex("01070004c000020b18")
@@ -94,16 +94,17 @@ class FaultyStream(SessionStream[EventT]):
         """Whether datagrams are to vanish at all; if not, a plain `SessionStream` does."""
         return misbehaviour.drop_datagrams or misbehaviour.max_payload is not None
 
-    def on_datagrams(self, payloads: list[bytes]) -> None:
+    def on_datagrams(self, datagrams: list[bytes], skip: int) -> None:
         """See `StreamHandler`."""
-        if survivors := [payload for payload in payloads if self._survives(len(payload) - 1)]:
-            super().on_datagrams(survivors)
+        if survivors := [each for each in datagrams if self._survives(len(each) - skip - len(CONTEXT_ID_0))]:
+            super().on_datagrams(survivors, skip)
 
     def send_payloads(self, payloads: Sequence[bytes]) -> int:
         """See `SessionStream`."""
-        survivors = [payload for payload in payloads if self._survives(len(payload))]
-        taken = super().send_payloads(survivors)
-        return len(payloads) if taken == len(survivors) else taken
+        assert self.stream is not None
+        single = payloads if self.session.split is None else self.session.split(payloads, b"")
+        self.stream.send_datagrams([each for each in single if self._survives(len(each))], prefix=CONTEXT_ID_0)
+        return len(payloads)  # what finds no room vanishes, too
 
     def _survives(self, size: int) -> bool:
         limit = self.misbehaviour.max_payload
@@ -165,8 +166,8 @@ _FLAGS: Final[dict[str, dict[str, Any]]] = {
     "drop-datagrams": {"drop_datagrams": True},
     "assign-on-request": {"assign": "requested"},
     "never-assign": {"assign": "never"},
-    "no-routes": {"no_routes": True},
     "dies-of-requests": {"dies_of_requests": True},
+    "no-routes": {"no_routes": True},
 }
 _VALUES: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "close-after-ms": ("close_after_s", _seconds),

@@ -180,6 +180,7 @@ class RequestServer:
 
     def _new_ip_tunnel(self, stream: RequestStream) -> tuple[IpTunnel, IpClient]:
         session = ConnectIpSession(Role.PROXY)
+        session.packing = self._router.packing
         client = IpClient(session, self._services.pools, self._router, self._misbehaviour, self._services.names)
         tunnel: IpTunnel = self._stream_class(session, on_payloads=self._router.deliver, on_event=client.on_event)
         tunnel.on_writable_again = lambda: self._router.resume(tunnel)
@@ -251,7 +252,7 @@ class _FirstHeaders:
     def on_data(self, data: bytes, *, end_stream: bool) -> None:
         pass
 
-    def on_datagrams(self, payloads: list[bytes]) -> None:
+    def on_datagrams(self, datagrams: list[bytes], skip: int) -> None:
         pass
 
     def on_reset(self, error_code: int, error: RemoteProtocolError | None) -> None:

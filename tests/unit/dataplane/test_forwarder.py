@@ -17,7 +17,9 @@ from masque_client.protocol.session import Encapsulated
 
 
 class Tun:
-    """What the forwarder needs of a TUN device; `host` is the kernel's side."""
+    """What the forwarder needs of a TUN device without offload; `host` is the kernel's side."""
+
+    offload = False
 
     def __init__(self) -> None:
         self.host, self._ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

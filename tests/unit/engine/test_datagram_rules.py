@@ -104,7 +104,8 @@ def test_the_quarter_stream_id_grows(make_pair: MakePair) -> None:
     assert capacity == 1350 - OVERHEAD - 1
     pair.client.engine.send_datagrams(stream_id, [bytes(capacity)], pair.now)
     pair.run(for_s=0.2)
-    assert pair.server.of_type(DatagramsReceived) == [DatagramsReceived(stream_id, [bytes(capacity)])]
+    (event,) = pair.server.of_type(DatagramsReceived)
+    assert (event.stream_id, event.payloads) == (stream_id, [bytes(capacity)])
 
 
 @pytest.mark.parametrize("without", ["client", "server"])
@@ -215,11 +216,8 @@ def test_datagrams_of_one_stream_come_as_one_event(make_pair: MakePair) -> None:
     for stream_id, payloads in ((one, [b"a", b"b"]), (two, [b"c"]), (one, [b"d"])):
         pair.client.engine.send_datagrams(stream_id, payloads, pair.now)
     pair.run(for_s=0.2)
-    assert pair.server.of_type(DatagramsReceived) == [
-        DatagramsReceived(one, [b"a", b"b"]),
-        DatagramsReceived(two, [b"c"]),
-        DatagramsReceived(one, [b"d"]),
-    ]
+    events = [(event.stream_id, event.payloads) for event in pair.server.of_type(DatagramsReceived)]
+    assert events == [(one, [b"a", b"b"]), (two, [b"c"]), (one, [b"d"])]
 
 
 def test_a_full_queue_pushes_back_and_empties_again(make_pair: MakePair) -> None:

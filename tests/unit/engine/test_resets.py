@@ -34,8 +34,8 @@ def feed(session: ConnectIpSession, events: list[Event], stream_id: int) -> None
                 session.receive_headers(headers, end_stream=end_stream)
             case DataReceived(id, data, end_stream) if id == stream_id:
                 session.receive_data(data, end_stream=end_stream)
-            case DatagramsReceived(id, payloads) if id == stream_id:
-                session.receive_datagrams(payloads)
+            case DatagramsReceived(id, datagrams, skip) if id == stream_id:
+                session.receive_datagrams(datagrams, skip)
             case StreamReset(id, error_code) if id == stream_id:
                 session.receive_reset(error_code)
 

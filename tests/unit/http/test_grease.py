@@ -30,12 +30,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[int]:
     seen: asyncio.Queue[int] = asyncio.Queue()
     receive_datagrams, receive_data = ConnectUdpSession.receive_datagrams, CapsuleReader.receive_data
 
-    def on_datagrams(session: ConnectUdpSession, payloads: Sequence[bytes]) -> list[bytes]:
+    def on_datagrams(session: ConnectUdpSession, datagrams: Sequence[bytes], skip: int = 0) -> list[bytes]:
         if session.role is Role.PROXY:
-            for context in map(parse_varint, payloads):
+            for datagram in datagrams:
+                context = parse_varint(datagram, skip)
                 assert context is not None
                 seen.put_nowait(context[0])
-        return receive_datagrams(session, payloads)
+        return receive_datagrams(session, datagrams, skip)
 
     def on_data(reader: CapsuleReader, data: bytes) -> list[object]:
         kind = parse_varint(data)

@@ -61,8 +61,8 @@ def inbound(packets, *batch):
         return payload[parsed[1] :] if parsed and parsed[0] == 0 else None
 
     payloads = [b"\0" + packet for packet in batch]
-    first = packets.filter_inbound(payloads, strip_context)
-    assert packets.filter_inbound(payloads, strip_context) == first
+    first = packets.filter_inbound(payloads, 0, strip_context)
+    assert packets.filter_inbound(payloads, 0, strip_context) == first
     packets._drops.subtract({reason: count // 2 for reason, count in packets._drops.items()})
     return first
 
@@ -188,10 +188,10 @@ def test_the_second_packet_of_a_flow_is_only_looked_up(mine, theirs, monkeypatch
     packets = client()
     packet, answer = build(mine, theirs), build(theirs, mine)
     packets.filter_outbound([packet], 1500, 0.0)
-    packets.filter_inbound([b"\0" + answer], lambda _: None)
+    packets.filter_inbound([b"\0" + answer], 0, lambda _: None)
     monkeypatch.setattr(ip_filter, "parse_ip_header", lambda _: pytest.fail("a known flow was judged again"))
     assert packets.filter_outbound([packet], len(packet), 0.0).send == [packet]
-    assert packets.filter_inbound([b"\0" + answer], lambda _: None) == [answer]
+    assert packets.filter_inbound([b"\0" + answer], 0, lambda _: None) == [answer]
 
 
 def test_remembered_verdicts_are_bounded(monkeypatch):
