@@ -1,25 +1,13 @@
-"""Client×server pairs of engines for the conformance suite."""
+"""What tests of engines do with a pair (`tests/engine_pairs.py`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from masque_client.engine.interface import HeadersReceived, SettingsReceived
+from tests.engine_pairs import PROXY, MakePair
+from tests.sim.link import Pair
 
-import pytest
+__all__ = ["CONNECT_IP", "OK", "PROXY", "MakePair", "open_tunnel", "settle"]
 
-from masque_client.engine import available_engines
-from masque_client.engine.interface import (
-    EngineConfiguration,
-    EngineName,
-    HeadersReceived,
-    SettingsReceived,
-    TlsConfiguration,
-)
-from masque_client.testing.certificates import CertificateAuthority, Credentials
-from tests.sim.link import Conditions, Pair
-
-PROXY = "proxy.example"
 CONNECT_IP = (
     (b":method", b"CONNECT"),
     (b":protocol", b"connect-ip"),
@@ -29,66 +17,6 @@ CONNECT_IP = (
     (b"capsule-protocol", b"?1"),
 )
 OK = ((b":status", b"200"), (b"capsule-protocol", b"?1"))
-
-MakePair = Callable[..., Pair]
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority.create(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="session")
-def leaf(authority: CertificateAuthority) -> Credentials:
-    return authority.issue([PROXY, "*.wild.example", "198.51.100.2", "2001:db8::2"])
-
-
-@pytest.fixture(params=list(available_engines()))
-def client_engine(request: pytest.FixtureRequest) -> EngineName:
-    return EngineName(request.param)
-
-
-@pytest.fixture(params=list(available_engines()))
-def server_engine(request: pytest.FixtureRequest) -> EngineName:
-    return EngineName(request.param)
-
-
-@pytest.fixture
-def client_configuration(authority: CertificateAuthority) -> EngineConfiguration:
-    return EngineConfiguration(server_name=PROXY, tls=TlsConfiguration(ca_file=authority.ca_file))
-
-
-@pytest.fixture
-def server_configuration(leaf: Credentials) -> EngineConfiguration:
-    return EngineConfiguration(is_client=False, tls=TlsConfiguration(certificate=leaf.certificate, key=leaf.key))
-
-
-@pytest.fixture
-def make_pair(
-    client_engine: EngineName,
-    server_engine: EngineName,
-    client_configuration: EngineConfiguration,
-    server_configuration: EngineConfiguration,
-) -> MakePair:
-    """Make a pair; `client=` and `server=` change fields of the configurations, `both=` of both."""
-
-    def make(
-        *,
-        client: dict[str, Any] | None = None,
-        server: dict[str, Any] | None = None,
-        both: dict[str, Any] | None = None,
-        conditions: Conditions | None = None,
-        seed: int = 1,
-    ) -> Pair:
-        shared = both or {}
-        return Pair(
-            (client_engine, replace(client_configuration, **shared, **(client or {}))),
-            (server_engine, replace(server_configuration, **shared, **(server or {}))),
-            conditions,
-            seed=seed,
-        )
-
-    return make
 
 
 def settle(pair: Pair) -> Pair:
