@@ -9,7 +9,7 @@ from tests.bench.results import PEERS
 from tests.bench.rows import Group
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-NOTHING, ABSENT = "–", "absent: "
+NOTHING, ABSENT, FAILED = "–", "absent: ", "failed: "
 
 Document = dict[str, Any]
 Table = list[list[str]]
@@ -96,8 +96,10 @@ def _tables(document: Document) -> Iterable[tuple[str, Table]]:
 
 def _line(row: Document, columns: Sequence[tuple[str, tuple[str, ...], float, bool]]) -> list[str]:
     if not row["summary"]:
-        reason = row["absent"] or (row["failures"] or ["not measured"])[0]
-        return [row["label"], f"{ABSENT}{reason}", *[""] * (len(columns) - 1)]
+        reason = (
+            f"{ABSENT}{row['absent']}" if row["absent"] else f"{FAILED}{(row['failures'] or ['nothing measured'])[0]}"
+        )
+        return [row["label"], reason, *[""] * (len(columns) - 1)]
     return [row["label"], *(_cell(row["summary"], keys, scale, ranged) for _, keys, scale, ranged in columns)]
 
 
@@ -132,7 +134,7 @@ def _described(document: Document) -> str:
 
 
 def _align(table: Table) -> str:
-    whole = [line for line in table if not line[1].startswith(ABSENT)]
+    whole = [line for line in table if not line[1].startswith((ABSENT, FAILED))]
     widths = [
         max(len(line[0]) for line in table),
         *(max(map(len, column)) for column in [*zip(*whole, strict=True)][1:]),
