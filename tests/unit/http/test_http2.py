@@ -35,11 +35,6 @@ HTTP_2 = ConnectOptions(http=HttpVersion.HTTP_2)
 Run = Callable[..., None]
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority.create(tmp_path_factory.mktemp("ca"))
-
-
 @pytest.fixture
 def run(authority: CertificateAuthority) -> Run:
     """Run a scenario against a proxy that serves HTTP/2 on the TCP port of its QUIC."""

@@ -24,11 +24,6 @@ BIG, SMALL = 1472, 1372
 engines = pytest.mark.parametrize("engine", available_engines())
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority.create(tmp_path_factory.mktemp("ca"))
-
-
 @asynccontextmanager
 async def through_relay(
     authority: CertificateAuthority, engine: EngineName, profile: LinkProfile | None = None

@@ -24,11 +24,6 @@ SECONDS_TO_FALL_BACK = 3.0
 Run = Callable[..., None]
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority.create(tmp_path_factory.mktemp("ca"))
-
-
 @pytest.fixture
 def run(authority: CertificateAuthority) -> Run:
     def run_scenario(scenario: Callable[[Bench], Awaitable[None]], *faults: str, **more: Any) -> None:

@@ -9,10 +9,5 @@ from tests.unit.pvd.documents import HOST
 
 
 @pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority.create(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="session")
 def credentials(authority: CertificateAuthority) -> Credentials:
     return authority.issue([HOST, "other.example.org"])

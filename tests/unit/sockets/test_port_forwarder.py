@@ -18,8 +18,7 @@ from masque_client.sockets.paths import ProxyDialer
 from masque_client.sockets.port_forwarder import Forward, PortForwarder
 from masque_client.testing.certificates import CertificateAuthority
 from tests.unit.sockets.fakes import TIMEOUT_S, FakeDialer
-from tests.unit.testing.proxy_client import bench
-from tests.unit.testing.test_proxy import Echo
+from tests.unit.testing.proxy_client import Echo, bench
 
 TARGET = ("target.example", 53)
 NewPeer = Callable[..., socket.socket]

@@ -1,15 +1,16 @@
-"""A MASQUE proxy on loopback and a client connected to it, for the tests of both."""
+"""A MASQUE proxy on loopback, a client connected to it and a target behind it, for the tests of them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Never
 
-from masque_client.engine.interface import EngineName, TlsConfiguration
+from masque_client.engine.interface import Address, EngineName, TlsConfiguration
 from masque_client.http.connector import ConnectOptions, ProxyConnection, connect
 from masque_client.http.stream import SessionStream
 from masque_client.protocol.connect import ip_request_headers, udp_request_headers
@@ -23,6 +24,7 @@ from masque_client.testing.misbehave import parse_misbehaviour
 from masque_client.testing.proxy import MasqueProxy, ProxyConfiguration
 
 TIMEOUT_S = 10.0
+ENGINES = [EngineName.AIOQUIC, EngineName.QH3]
 POOLS = [ip_network("10.89.0.0/29"), ip_network("fd89::/64")]
 ROUTES = [ip_network("10.80.0.0/24"), ip_network("fd80::/64")]
 ALLOW = [ip_network("127.0.0.0/8"), ip_network("::1/128")]
@@ -61,6 +63,30 @@ class Bench:
         connection = connection or await self.connect()
         await tunnel.stream.open(connection.http, ip_request_headers(template.expand(target), headers))
         return tunnel
+
+
+class Echo:
+    """A UDP target that sends everything back."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        self.socket.bind((host, 0))
+        self.address: Address = (host, self.socket.getsockname()[1])
+        self.senders: set[Any] = set()
+
+    def __enter__(self) -> Echo:
+        asyncio.get_running_loop().add_reader(self.socket.fileno(), self._reply)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.get_running_loop().remove_reader(self.socket.fileno())
+        self.socket.close()
+
+    def _reply(self) -> None:
+        data, sender = self.socket.recvfrom(65535)
+        self.senders.add(sender)
+        self.socket.sendto(data, sender)
 
 
 class Tunnel:
@@ -122,3 +148,8 @@ async def bench(
         finally:
             for connection in running.connections:
                 connection.close()
+
+
+Scenario = Callable[[Bench], Awaitable[None]]
+Run = Callable[..., None]
+"""The fixture `run`: a scenario, faults, and what `bench` takes by name."""

@@ -63,11 +63,6 @@ SOME = ("truncated capsule, udp", "huge known capsule", "overlong UDP payload", 
 """Enough to show that a carrier passes codes on; one carrier shows them all."""
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority.create(tmp_path_factory.mktemp("ca"))
-
-
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """Everything that the proxy's engine tells of streams and their ends, in order."""

@@ -53,11 +53,6 @@ def handshake(
     return served == [b"x"]
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority.create(tmp_path_factory.mktemp("ca"))
-
-
 def test_leaf_verifies_for_each_of_its_names(authority: CertificateAuthority) -> None:
     leaf = authority.issue(["proxy.masque.test", "127.0.0.1", "::1"])
     for name in ("proxy.masque.test", "127.0.0.1", "::1"):

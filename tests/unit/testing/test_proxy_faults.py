@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
@@ -14,30 +13,7 @@ from masque_client.errors import ConnectionLost, ProxyRefused, RemoteProtocolErr
 from masque_client.protocol.ip_capsules import ANY_IPV4, ANY_IPV6, RequestedAddress
 from masque_client.protocol.ip_session import AddressesAssigned, RoutesAdvertised
 from masque_client.testing.certificates import CertificateAuthority
-from tests.unit.testing.proxy_client import TIMEOUT_S, Bench, bench
-from tests.unit.testing.test_proxy import Echo
-
-ENGINES = [EngineName.AIOQUIC, EngineName.QH3]
-Run = Callable[..., None]
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority.create(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture
-def run(authority: CertificateAuthority) -> Run:
-    def run_scenario(
-        scenario: Callable[[Bench], Awaitable[None]], *faults: str, engine: EngineName = EngineName.AUTO
-    ) -> None:
-        async def session() -> None:
-            async with bench(authority, engine, *faults, pvd_listen=[("127.0.0.1", 0)]) as running:
-                await scenario(running)
-
-        asyncio.run(session())
-
-    return run_scenario
+from tests.unit.testing.proxy_client import ENGINES, TIMEOUT_S, Bench, Echo, Run
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -222,4 +198,11 @@ def test_pvd_document_badly_served(run: Run, authority: CertificateAuthority) ->
         assert response.headers["retry-after"] == "3"
         assert response.text == "later"
 
-    run(scenario, "pvd-status=503", "pvd-type=text/plain", "pvd-body=later", "pvd-header=retry-after:3")
+    run(
+        scenario,
+        "pvd-status=503",
+        "pvd-type=text/plain",
+        "pvd-body=later",
+        "pvd-header=retry-after:3",
+        pvd_listen=[("127.0.0.1", 0)],
+    )

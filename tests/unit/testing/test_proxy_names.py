@@ -28,11 +28,6 @@ def server(*addresses: str) -> Nameserver:
     )
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority.create(tmp_path_factory.mktemp("ca"))
-
-
 @pytest.mark.parametrize("engine", [EngineName.AIOQUIC, EngineName.QH3])
 def test_names_are_assigned_behind_the_routes(authority: CertificateAuthority, engine: EngineName) -> None:
     names = ClientNames((AssignedDns((server("10.80.0.53"),), ("corp.example",), ("corp.example",)),), (NAT64,))

@@ -19,11 +19,6 @@ Scenario = Callable[[PvdServer, httpx.AsyncClient], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority.create(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
 def credentials(authority: CertificateAuthority) -> Credentials:
     return authority.issue(["localhost", "127.0.0.1", "::1"])
 
