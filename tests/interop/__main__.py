@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -38,12 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     features = options.feature or (QUICK if options.quick else tuple(Feature))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # namespaces and processes end with the scenes
     remarks = Console(stderr=True, highlight=False)
     cells: list[Cell] = []
     for scenario in chosen:
         for cell in run(scenario, features):
             cells.append(cell)
             remarks.print(f"{scenario} {cell.feature}: {cell.status} {cell.detail}", markup=False, soft_wrap=True)
+            for line in cell.log:
+                remarks.print(f"    {line}", markup=False, soft_wrap=True)
     peers = list({scenario.peer.name: scenario.peer for scenario in chosen}.values())
     today = datetime.now(UTC).date()
     _show(cells, Console(width=None if sys.stdout.isatty() else TABLE_WIDTH, file=_table_goes_to(options.json)))
@@ -72,4 +76,7 @@ def _feature(text: str) -> Feature:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +18,8 @@ from tests.interop.scene import Scene
 from tests.interop.stage import Scenario, Stage
 
 ENGINES = ("aioquic", "qh3")
+CELL_TIMEOUT_S = 120.0
+"""Past this the processes of a cell are killed: somebody hangs, or trickles."""
 QUICK = (Feature.HANDSHAKE, Feature.ECHO, Feature.IPV6, Feature.NOT_FOUND)
 _NOT_ASKED_OF_CLIENTS = {Feature.RESTART: "whether and when it reconnects is a foreign client's own affair"}
 
@@ -65,13 +68,18 @@ def run_cell(stage: Stage, feature: Feature) -> Cell:
     if reason := lack(scenario, feature):
         return skipped(scenario, feature, reason)
     started = time.monotonic()
+    watchdog = threading.Timer(CELL_TIMEOUT_S, stage.kill)
+    watchdog.start()
     try:
         status, detail = Status.OK, CHECKS[feature](stage)
     except FAILURES as error:
         status, detail = Status.FAIL, f"{type(error).__name__}: {error}"
+    finally:
+        watchdog.cancel()
     status, detail = judge(status, detail, known_deviation(scenario, feature))
     seconds = round(time.monotonic() - started, 2)
-    return replace(skipped(scenario, feature, detail), status=status, seconds=seconds)
+    log = stage.scene.tails() if status is Status.FAIL else ()
+    return replace(skipped(scenario, feature, detail), status=status, seconds=seconds, log=log)
 
 
 def judge(status: Status, detail: str, known: Deviation | None) -> tuple[Status, str]:

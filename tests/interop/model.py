@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -82,7 +83,12 @@ class Deviation:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One finished cell of the matrix. `detail` is measured facts, the failure, or the reason."""
+    """One finished cell of the matrix.
+
+    Attributes:
+        detail: measured facts, the failure, or the reason.
+        log: of a failure, the last lines of all processes' logs.
+    """
 
     peer: str
     role: Role
@@ -92,3 +98,4 @@ class Cell:
     status: Status
     detail: str = ""
     seconds: float = 0.0
+    log: Sequence[str] = ()

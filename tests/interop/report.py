@@ -67,8 +67,10 @@ def terminal_table(cells: Sequence[Cell]) -> tuple[Table, list[str]]:
     """The table for a terminal, and its notes."""
     notes = Notes()
     table = Table(box=box.SIMPLE)
-    for column in ("peer", "its role", "protocol", *Feature):
-        table.add_column(column, overflow="fold")
+    for column in ("peer", "its role", "protocol"):
+        table.add_column(column, no_wrap=True)
+    for feature in Feature:
+        table.add_column(feature)
     for (peer, role, protocol), texts in rows(cells, notes):
         marked = (f"[{_STYLES[status]}]{text.replace('[', chr(92) + '[')}[/]" for text, status in texts)
         table.add_row(peer, role, protocol, *marked)

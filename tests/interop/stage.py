@@ -16,7 +16,7 @@ from masque_client.engine.interface import Address
 from masque_client.testing.addresses import format_address
 from masque_client.testing.certificates import Credentials
 from masque_client.testing.netns import Snapshot
-from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor, StepFailed
+from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor
 from tests.interop import reliable_udp
 from tests.interop import scene as s
 from tests.interop.model import CellFailed, Protocol, Role
@@ -112,6 +112,12 @@ class Stage:
         if self._proxy is not None:
             self._proxy.stop()
             self._proxy = None
+
+    def kill(self) -> None:
+        """End both sides at once, from any thread. The check that waits for them fails."""
+        for actor in (self._proxy, *(running.actor for running in self._clients.values())):
+            if actor is not None:
+                actor.process.kill()
 
     def demand_credentials(self) -> None:
         """Start the proxy anew; it now refuses whoever does not show `BASIC`."""
@@ -259,6 +265,3 @@ def reliable_udp_answers(stage: Stage) -> None:
     service = stage.udp_service()
     with stage.scene.client.entered():
         reliable_udp.echo(service, b"here we are")
-
-
-__all__ = ["BASIC", "Refusal", "Running", "Scenario", "Stage", "StepFailed"]

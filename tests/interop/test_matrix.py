@@ -37,4 +37,4 @@ def test_cell(stage: Stage, feature: Feature) -> None:
     if cell.status is Status.SKIPPED:
         pytest.skip(cell.detail)
     if cell.status is Status.FAIL:
-        pytest.fail("\n".join([cell.detail, *stage.scene.tails()]), pytrace=False)
+        pytest.fail("\n".join([cell.detail, *cell.log]), pytrace=False)
