@@ -11,20 +11,26 @@ class TcpRelay:
     """TCP on the same address, passed on unharmed: so that a proxy's PvD document is found where its QUIC is.
 
     Await `start`, then `close`.
+
+    Attributes:
+        swallows: while True what arrives goes nowhere, in both directions: a path that died, and TCP does not know.
     """
 
     def __init__(self, to: Address) -> None:
+        self.swallows = False
         self._to = to
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
-    async def start(self, listen: Address) -> None:
-        """Listen on `listen`.
+    async def start(self, listen: Address) -> Address:
+        """Listen on `listen`, port 0 for any; returns what it is.
 
         Raises:
             OSError: it is taken.
         """
         self._server = await asyncio.start_server(self._serve, *listen)
+        host, port, *_ = self._server.sockets[0].getsockname()
+        return host, port
 
     async def close(self) -> None:
         """Stop listening and cut what is connected."""
@@ -41,7 +47,7 @@ class TcpRelay:
         try:
             there, back = await asyncio.open_connection(*self._to)
             try:
-                await asyncio.gather(_pump(reader, back), _pump(there, writer))
+                await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
             finally:
                 back.close()
         except (OSError, asyncio.CancelledError):
@@ -50,10 +56,10 @@ class TcpRelay:
             self._connections.discard(task)
             writer.close()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    if writer.can_write_eof():
-        writer.write_eof()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if not self.swallows:
+                writer.write(data)
+                await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from masque_client.http.connector import ConnectOptions, HttpVersion, connect
 from masque_client.testing.certificates import CertificateAuthority
 from masque_client.testing.link import LinkProfile
 from masque_client.testing.relay import Relay
+from masque_client.testing.tcp_relay import TcpRelay
 from tests.unit.http.loops import in_loop
 from tests.unit.testing.proxy_client import TIMEOUT_S, bench
 
@@ -25,6 +25,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liveness, "QUIET_S", 0.3)
     monkeypatch.setattr(liveness, "PROBE_INTERVAL_S", 0.05)
     monkeypatch.setattr(watchdog, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(watchdog, "TCP_PATIENCE_S", 1.5)
 
 
 @pytest.mark.parametrize("engine", list(EngineName)[:2])
@@ -43,4 +44,23 @@ async def test_a_path_that_dies(engine: EngineName, tmp_path: Path, impatient: N
             error = await tunnel.ended()
             assert isinstance(error, ConnectionLost) and "no packet from the proxy for" in str(error)
             assert connection.http.liveness().pings > 5
-            await asyncio.sleep(0)
+
+
+@in_loop
+async def test_a_path_that_dies_under_http2(tmp_path: Path, impatient: None) -> None:
+    async with bench(CertificateAuthority.create(tmp_path), h2_listen=[("127.0.0.1", 0)]) as running:
+        relay = TcpRelay(running.proxy.addresses[0])
+        address = await relay.start(("127.0.0.1", 0))
+        try:
+            options = ConnectOptions(tls=TlsConfiguration(ca_file=running.ca_file), http=HttpVersion.HTTP_2)
+            connection = await connect(*address, options)
+            tunnel = await running.open_udp("127.0.0.1", 9, connection=connection)
+            while connection.http.liveness().pings < 2:  # idle, and alive
+                assert not await connection.http.wait_closed(0.1)
+            relay.swallows = True
+            tunnel.send(b"into the void")
+            assert await connection.http.wait_closed(TIMEOUT_S)
+            error = await tunnel.ended()
+            assert isinstance(error, ConnectionLost) and "no packet from the proxy for" in str(error)
+        finally:
+            await relay.close()

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hyperframe.frame import GoAwayFrame
 
 from masque_client.engine.interface import EngineName, TlsConfiguration
 from masque_client.http.connection import HttpConnection
-from masque_client.http.connector import ConnectOptions
+from masque_client.http.connector import ConnectOptions, HttpVersion
 from masque_client.netio.clock import MonotonicClock
 from masque_client.protocol.varint import encode_varint
 from masque_client.testing.certificates import CertificateAuthority
@@ -22,10 +23,13 @@ from tests.unit.http.loops import in_loop
 from tests.unit.testing.proxy_client import bench
 
 
-def say_goodbye(server: HttpConnection, first_refused: int) -> None:
-    """GOAWAY on the proxy's control stream (RFC 9114 §5.2); no engine of ours sends it by itself."""
+def say_goodbye(server: HttpConnection) -> None:
+    """GOAWAY after the first request (RFC 9114 §5.2, RFC 9113 §6.8); no engine of ours sends it by itself."""
     engine: Any = server.engine
-    frame = raw.frame(raw.GOAWAY, encode_varint(first_refused))
+    if server.http_version == 2:
+        server._send(GoAwayFrame(0, last_stream_id=1).serialize())
+        return
+    frame = raw.frame(raw.GOAWAY, encode_varint(4))
     engine._quic.send_stream_data(engine._h3._local_control_stream_id, frame)
     server.flush()
 
@@ -41,12 +45,17 @@ async def echoing(router: Router, port: int) -> tuple[Any, asyncio.Queue[bytes]]
     return await router.open_udp("127.0.0.1", port, on_payloads), back
 
 
-@pytest.mark.parametrize("engine", [EngineName.AIOQUIC, EngineName.QH3])
+@pytest.mark.parametrize("carrier", ["aioquic", "qh3", "http2"])
 @in_loop
-async def test_goaway(engine: EngineName, tmp_path: Path) -> None:
-    async with bench(CertificateAuthority.create(tmp_path), EngineName.AIOQUIC) as running:
+async def test_goaway(carrier: str, tmp_path: Path) -> None:
+    authority = CertificateAuthority.create(tmp_path)
+    async with bench(authority, EngineName.AIOQUIC, h2_listen=[("127.0.0.1", 0)]) as running:
         tls = TlsConfiguration(ca_file=running.ca_file)
-        pool = ProxyPool(ConnectOptions(engine=engine, tls=tls), MonotonicClock())
+        if carrier == "http2":
+            options = ConnectOptions(tls=tls, http=HttpVersion.HTTP_2)
+        else:
+            options = ConnectOptions(engine=EngineName(carrier), tls=tls, http=HttpVersion.HTTP_3)
+        pool = ProxyPool(options, MonotonicClock())
         choice = await udp_proxies(running.proxy.templates["connect-udp"], tls)
         router = Router(choice, pool, MonotonicClock())
         origin = choice.candidates[0].authority
@@ -54,8 +63,8 @@ async def test_goaway(engine: EngineName, tmp_path: Path) -> None:
         port = transport.get_extra_info("sockname")[1]
         old_path, old_back = await echoing(router, port)
         old = await pool.connection(origin)
-        (server,) = running.proxy.listener.connections
-        say_goodbye(server, 4)
+        (server,) = [*running.proxy.listener.connections, *running.proxy.http2.connections]
+        say_goodbye(server)
         while not old.http.going_away:
             old_path.send([b"are we there yet"])
             await old_back.get()
