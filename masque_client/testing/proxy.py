@@ -22,7 +22,7 @@ from masque_client.engine.interface import Address, Engine, EngineConfiguration,
 from masque_client.host.interface import HostConfiguration, HostNetwork
 from masque_client.netio.clock import Clock, MonotonicClock
 from masque_client.netio.tun import TunDevice
-from masque_client.protocol.mtu import MAX_UDP_PAYLOAD_OVER_IPV4, inner_max
+from masque_client.protocol.mtu import DEFAULT_UDP_PAYLOAD, MAX_UDP_PAYLOAD_OVER_IPV4, MIN_UDP_PAYLOAD, inner_max
 from masque_client.protocol.scope import IpPrefix
 from masque_client.protocol.uri_template import DEFAULT_IP_PATH, DEFAULT_UDP_PATH, HTTPS_PORT, IpTemplate, UdpTemplate
 from masque_client.testing.address_pool import AddressPool
@@ -36,6 +36,20 @@ from masque_client.testing.proxy_requests import RequestServer, Services
 from masque_client.testing.pvd_server import PvdBehaviour, PvdServer, pvd_document
 from masque_client.testing.quic_listener import QuicListener
 from masque_client.testing.udp_target import TargetPolicy
+
+_PADDED_TO_ON_ANY_PATH = frozenset({MIN_UDP_PAYLOAD, 1280})
+"""First packets of these sizes tell nothing: the least that RFC 9000 §14.1 allows, and quic-go's constant."""
+
+
+def answer_size(first_payload: int) -> int:
+    """UDP payload size, in bytes, of packets to a client whose first one had this: what the path has just carried.
+
+    Not all engines can grow from there, and what carries no inner packet of 1280 bytes carries no IPv6 (RFC 9484 §7.2):
+    where the first packet says nothing we start with what fits almost every path.
+    """
+    if first_payload in _PADDED_TO_ON_ANY_PATH:
+        return DEFAULT_UDP_PAYLOAD
+    return min(first_payload, MAX_UDP_PAYLOAD_OVER_IPV4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +74,7 @@ class ProxyConfiguration:
         offload: see `TunDevice.open`.
         engine, authentication, misbehaviour: see there.
         client_ca: with mutual TLS, who signs client certificates.
-        max_udp_payload: of packets to clients; None answers in the size of the client's first packet, which is the
-            size the path is known to carry.
+        max_udp_payload: of packets to clients; None goes by the client's first packet (`answer_size`).
         secrets_log: the TLS secrets of all connections are appended to this file, so that a dissector can read them.
     """
 
@@ -192,7 +205,7 @@ class MasqueProxy:
         )
 
     def _create_engine(self, original_id: bytes, first_payload: int) -> Engine:
-        size = self.configuration.max_udp_payload or min(first_payload, MAX_UDP_PAYLOAD_OVER_IPV4)
+        size = self.configuration.max_udp_payload or answer_size(first_payload)
         engine_configuration = replace(self._engine_configuration, max_udp_payload=size)
         return create_server_engine(self.engine, engine_configuration, original_destination_connection_id=original_id)
 

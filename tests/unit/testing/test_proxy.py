@@ -21,11 +21,25 @@ from masque_client.errors import (
     ProxyRefused,
     TlsError,
 )
+from masque_client.protocol.mtu import inner_max
 from masque_client.protocol.uri_template import RequestTarget
 from masque_client.testing.certificates import CertificateAuthority
 from masque_client.testing.credentials import Authentication
-from masque_client.testing.proxy import MasqueProxy, ProxyConfiguration
+from masque_client.testing.proxy import MasqueProxy, ProxyConfiguration, answer_size
 from tests.unit.testing.proxy_client import TIMEOUT_S, Bench, Run, bench
+
+# --- packets --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("first", "answers"), [(1252, 1252), (1350, 1350), (1472, 1472), (9000, 1472)])
+def test_answers_in_the_size_that_the_path_has_just_carried(first: int, answers: int) -> None:
+    assert answer_size(first) == answers
+
+
+@pytest.mark.parametrize("first", [1200, 1280])  # quiche, quinn and many more; quic-go
+def test_carries_ipv6_to_clients_whose_first_packet_says_nothing_of_the_path(first: int) -> None:
+    assert inner_max(answer_size(first)) >= 1280
+
 
 # --- requests -------------------------------------------------------------------------------------------------------
 
