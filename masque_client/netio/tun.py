@@ -15,14 +15,12 @@ import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Self
 
 from masque_client.errors import HostError
 from masque_client.netio import offload as offload_kernel
-from masque_client.netio.offload.virtio import HEADER_BYTES, measure
+from masque_client.netio.offload.virtio import HEADER_BYTES, MAX_PACKET_BYTES, measure
 from masque_client.netio.tun_setup import leave_plain, open_tun
-
-MAX_PACKET_BYTES: Final = 65_535
 
 
 @dataclass(slots=True)

@@ -32,6 +32,7 @@ typedef struct {
     size_t open_count;
 } batch;
 
+/* How much is known of a packet, and so which groups it closes: none, its hosts', its flow's, or it may join. */
 enum kind { FOREIGN, HOSTS_KNOWN, FLOW_KNOWN, MERGEABLE };
 
 static const size_t NONE = (size_t)-1;
@@ -83,7 +84,9 @@ static enum kind classify(packet *p, int merge_udp)
     } else {
         return FOREIGN;
     }
-    return protocol == PROTOCOL_TCP ? classify_tcp(p) : protocol == PROTOCOL_UDP ? classify_udp(p, merge_udp) : HOSTS_KNOWN;
+    if (protocol == PROTOCOL_TCP)
+        return classify_tcp(p);
+    return protocol == PROTOCOL_UDP ? classify_udp(p, merge_udp) : HOSTS_KNOWN;
 }
 
 static int same_hosts(const packet *a, const packet *b)

@@ -12,6 +12,9 @@ HEADER: Final = struct.Struct("=BBHHHH")
 HEADER_BYTES: Final = HEADER.size
 NOTHING_TO_DO: Final = bytes(HEADER_BYTES)
 
+MAX_PACKET_BYTES: Final = 65_535
+"""Of a super-packet's packet, headers included."""
+
 NEEDS_CSUM: Final = 1
 
 GSO_NONE: Final = 0
