@@ -16,6 +16,7 @@ Taking down is the same list backwards, whatever was reached. This object config
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
@@ -33,10 +34,12 @@ from masque_client.tunnel.mover import Mover
 from masque_client.tunnel.opener import Opener
 from masque_client.tunnel.options import TunnelOptions
 from masque_client.tunnel.patience import patiently
-from masque_client.tunnel.probe import probe
+from masque_client.tunnel.probe import probe, probe_full_ipv6
 from masque_client.tunnel.recovery import Recovery, Regained
 from masque_client.tunnel.redial import Redial
 from masque_client.tunnel.status import TunnelState, TunnelStatus
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["ConnectIpTunnel", "TunnelStatus"]
 
@@ -79,6 +82,7 @@ class ConnectIpTunnel:
         self._stack = AsyncExitStack()
         self._failed: asyncio.Future[MasqueError] = asyncio.get_running_loop().create_future()
         self._probe_rtt_s: float | None = None
+        self._full_ipv6: bool | None = None
         self._is_up = False
         self._life: asyncio.Task[MasqueError] | None = None
         self._carrier: Carrier
@@ -137,6 +141,7 @@ class ConnectIpTunnel:
             mtu=configuration.mtu,
             path_mtu=carrier.path_mtu(),
             probe_rtt_s=self._probe_rtt_s if outage is None else None,
+            full_ipv6=self._full_ipv6,
             traffic=local.traffic,
             connection=connection.http.statistics(),
             liveness=connection.http.liveness(),
@@ -154,6 +159,10 @@ class ConnectIpTunnel:
     async def _start_forwarding(self) -> None:
         carrier = self._carrier
         self._probe_rtt_s = await probe(carrier.stream, carrier.session, self._clock)
+        if self._probe_rtt_s is not None:
+            self._full_ipv6 = await probe_full_ipv6(carrier.stream, carrier.session, self._clock, self._probe_rtt_s)
+        if self._full_ipv6 is False:
+            logger.warning("IPv6 packets of 1280 bytes do not come back through the tunnel (RFC 9484 §7.2)")
         self._stack.callback(self._local.pause)
         self._local.start()
         self._mover.attend(carrier)

@@ -37,6 +37,7 @@ class TunnelStatus:
         path_mtu: outer IP packet that the path to the proxy is known to carry; None over HTTP/2, which does not care.
         dns: what the proxy assigned, as it should be applied to this machine. It is not applied.
         probe_rtt_s: None when no probe came back: then nothing proves that packets flow.
+        full_ipv6: whether pings of 1280 bytes came back when the tunnel was built; None when that was not asked.
         drops: packets that were not delivered since the tunnel is up, by reason.
         violations: rules that proxies broke, by clause, since the tunnel was wanted: also those of failed attempts.
     """
@@ -60,6 +61,7 @@ class TunnelStatus:
     mtu: int
     path_mtu: int | None
     probe_rtt_s: float | None
+    full_ipv6: bool | None
     traffic: Traffic
     connection: EngineStatistics
     liveness: LivenessStatistics

@@ -213,6 +213,7 @@ def _patience(text: str) -> float | None:
     if text == "never":
         return None
     seconds = float(text)
+        "full_ipv6": status.full_ipv6,
     if not 0 <= seconds < float("inf"):
         raise argparse.ArgumentTypeError("is neither a number of seconds nor 'never'")
     return seconds
