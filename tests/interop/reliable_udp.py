@@ -57,11 +57,12 @@ class Service:
         self._socket.bind(listen)
         self.address: Address = self._socket.getsockname()[:2]
         self._uploads: dict[int, dict[int, bytes]] = {}
+        self._is_closing = False
 
     def serve(self) -> None:
-        """For ever."""
+        """Until `close`, called by another thread."""
         content_block()
-        while True:
+        while not self._is_closing:
             request, source = self._socket.recvfrom(65535)
             if request[:1] == b"I":
                 threading.Thread(target=_probe, args=(request, self.address[0], source), daemon=True).start()
@@ -70,6 +71,13 @@ class Service:
                     self._socket.sendto(answer, source)
                 except OSError as error:  # such as EMSGSIZE: lost, as UDP may be
                     sys.stderr.write(f"{len(answer)} bytes to {source}: {error}\n")
+        self._socket.close()
+
+    def close(self) -> None:
+        """End `serve`."""
+        self._is_closing = True
+        with udp_socket(self.address[0]) as sock:
+            sock.sendto(b"E", self.address)  # wakes it
 
     def _answer(self, request: bytes) -> bytes | None:
         match request[:1]:

@@ -5,8 +5,8 @@ Nothing runs before a check asks for it, so that any single cell can be run alon
 
 from __future__ import annotations
 
-import itertools
 import signal
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +63,6 @@ class Stage:
         self.before: Snapshot = scene.client.snapshot()
         self._proxy: Actor | None = None
         self._clients: dict[int, Running] = {}
-        self._directories = itertools.count()
 
     # --- what checks use --------------------------------------------------------------------------------------------
 
@@ -240,9 +239,7 @@ class Stage:
         )
 
     def _scratch(self) -> Path:
-        directory = self.scene.directory / f"scratch-{next(self._directories)}"
-        directory.mkdir()
-        return directory
+        return Path(tempfile.mkdtemp(dir=self.scene.directory))
 
     def _knock(self) -> None:
         """With CONNECT-UDP, a client may ask its proxy only when somebody has something to send."""
