@@ -117,6 +117,10 @@ class SessionStream(Generic[EventT]):
         self._send_capsules(end_stream=True)
         self._end(None)
 
+    def abort(self, error: MasqueError) -> None:
+        """End the session at once and for `error`, which is ours: both halves of its stream are reset. Idempotent."""
+        self._abandon(error)
+
     # --- outbound ---------------------------------------------------------------------------------------------------
 
     def send_payloads(self, payloads: Sequence[bytes]) -> int:

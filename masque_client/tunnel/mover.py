@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from masque_client.errors import ConnectionLost
 from masque_client.http.connector import HttpVersion, ProxyConnection
 from masque_client.netio.clock import Clock
 from masque_client.protocol.mtu import MIN_IPV6_MTU
@@ -69,7 +70,7 @@ class Mover:
         if not stream.is_open:
             return
         if self._opener.dial.http is not HttpVersion.AUTO or stream.max_payload >= MIN_IPV6_MTU:
-            self._local.reconfigure()
+            self._fit()
         elif self._task is None or self._task.done():
             self._start(self._leave_narrow_path())
 
@@ -96,6 +97,18 @@ class Mover:
         carrier.session.max_packet = carrier.stream.max_payload
         if await leave_narrow_path(*self._origin, self._opener.dial, self._clock, self._move):
             await self._return_to_http3()
+        else:
+            self._fit()
+
+    def _fit(self) -> None:
+        """Give the device the packet size that the path has; a tunnel that can carry IPv6 no more must end for it.
+
+        RFC 9484 §7.2. What comes in its place knows the path, and has no IPv6 from the start.
+        """
+        stream, configuration = self._current().stream, self._local.configuration
+        assert configuration is not None
+        if stream.max_payload < MIN_IPV6_MTU and any(address.version == 6 for address in configuration.addresses):
+            stream.abort(ConnectionLost("the path has become too narrow for IPv6 packets of 1280 bytes"))
         else:
             self._local.reconfigure()
 

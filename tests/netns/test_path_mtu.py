@@ -124,6 +124,22 @@ def test_the_device_follows_a_path_that_shrinks(scene: Scene, engine: str, tmp_p
 def test_a_path_too_narrow_for_ipv6_from_the_start(scene: Scene, tmp_path: Path) -> None:
     scene.set_path(1300)
     up = scene.start(log=tmp_path / "log")
+def test_a_path_too_narrow_for_ipv6_where_http2_is_no_way_out(scene: Scene, tmp_path: Path) -> None:
+    """RFC 9484 §7.2: the tunnel with IPv6 ends, and another one, without, takes its place."""
+    up = scene.start("--http", "3", log=tmp_path / "log")
+    status = read_json(up)
+    v4 = [address for address in status["addresses"] if ":" not in address]
+    assert len(v4) == 1 and status["addresses"] != v4
+    scene.set_path(1300)
+    fill(scene)
+    while (status := read_json(up))["reconnects"] == 0:
+        pass
+    assert status["addresses"] == v4
+    assert status["mtu"]["tunnel"] < 1280
+    with scene.client.entered():
+        assert ping("10.99.0.1", count=3).received == 3
+
+
     status = read_json(up)
     assert status["http_version"] == 2
     assert status["mtu"]["tunnel"] == 1500
