@@ -22,10 +22,11 @@ class IperfFailed(MasqueError):
 
 @dataclass(frozen=True, slots=True)
 class TcpResult:
-    """What arrived at the receiver; `bytes` of payload in `seconds`."""
+    """What arrived at the receiver: `bytes` of payload in `seconds`; and what the sender sent again, in segments."""
 
     bytes: int
     seconds: float
+    retransmits: int
 
     @property
     def gbit_s(self) -> float:
@@ -40,7 +41,7 @@ def client_command(address: str, direction: Direction, *, streams: int, seconds:
 
 
 def parse_result(output: str) -> TcpResult:
-    """The receiver's side of a run.
+    """What a run came to.
 
     Raises:
         IperfFailed: with iperf3's own words where it has some.
@@ -49,8 +50,8 @@ def parse_result(output: str) -> TcpResult:
         document = json.loads(output)
         if "error" in document:
             raise IperfFailed(f"iperf3: {document['error']}")
-        received = document["end"]["sum_received"]
-        result = TcpResult(int(received["bytes"]), float(received["seconds"]))
+        sent, received = document["end"]["sum_sent"], document["end"]["sum_received"]
+        result = TcpResult(int(received["bytes"]), float(received["seconds"]), int(sent["retransmits"]))
     except (ValueError, KeyError, TypeError) as error:
         raise IperfFailed(f"iperf3 printed no result: {output[:200]!r}") from error
     if not result.bytes or not result.seconds:

@@ -157,6 +157,7 @@ class _Measurer:
                 result = self._transfer(direction, streams, seconds)
                 self.numbers[f"tcp{streams}_{direction}_gbit_s"] = result.gbit_s
                 if streams == 1:
+                    self.numbers[f"tcp1_{direction}_retransmits"] = result.retransmits
                     for role, used in self._cpu_since(before).items():
                         self.numbers[f"{role}_cpu_s_per_gb_{direction}"] = used * 1e9 / result.bytes
 

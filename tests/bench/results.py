@@ -19,7 +19,7 @@ PEERS = {
     Group.UDP_OUR_PROXY: ("udp-ours/masque-go",),
 }
 """Whom the rows of a group are compared with."""
-_COMPARED = ("tcp", "udp", "client_cpu", "connect", "client_peak")
+_COMPARED = ("tcp1", "tcp4", "udp", "client_cpu", "connect", "client_peak")
 
 
 @dataclass(slots=True)

@@ -98,9 +98,10 @@ def test_a_trial_without_a_packet_is_all_loss() -> None:
 
 
 def test_iperf_result_is_the_receivers() -> None:
-    sums = {"sum_sent": {"bytes": 9, "seconds": 1.0}, "sum_received": {"bytes": 250_000_000, "seconds": 2.0}}
-    assert parse_result(json.dumps({"end": sums})) == TcpResult(250_000_000, 2.0)
-    assert TcpResult(250_000_000, 2.0).gbit_s == 1.0
+    sent = {"bytes": 9, "seconds": 1.0, "retransmits": 3}
+    sums = {"sum_sent": sent, "sum_received": {"bytes": 250_000_000, "seconds": 2.0}}
+    assert parse_result(json.dumps({"end": sums})) == TcpResult(250_000_000, 2.0, 3)
+    assert TcpResult(250_000_000, 2.0, 3).gbit_s == 1.0
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_iperf_result_is_the_receivers() -> None:
         ("", "no result"),
         ('{"end": {}}', "no result"),
         ("[]", "no result"),
-        ('{"end": {"sum_received": {"bytes": 0, "seconds": 2.0}}}', "nothing"),
+        ('{"end": {"sum_sent": {"retransmits": 0}, "sum_received": {"bytes": 0, "seconds": 2.0}}}', "nothing"),
     ],
 )
 def test_iperf_without_a_result(output: str, words: str) -> None:
