@@ -9,7 +9,7 @@ import shlex
 import stat
 from pathlib import Path
 
-from masque_client.engine.interface import Address, EngineName, Header, TlsConfiguration
+from masque_client.engine.interface import Address, CongestionControl, EngineName, Header, TlsConfiguration
 from masque_client.errors import ConfigurationError
 from masque_client.http.authentication import Authenticator
 from masque_client.http.connector import HttpVersion
@@ -23,6 +23,7 @@ from masque_client.tunnel.patience import PATIENCE_S
 def add_connection(parser: argparse.ArgumentParser) -> None:
     """Everything that commands which connect to a proxy have in common."""
     add_engine(parser)
+    add_congestion_control(parser)
     add_http(parser)
     add_trust(parser)
     add_authentication(parser)
@@ -45,6 +46,18 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         default=EngineName.AUTO,
         metavar="{aioquic,qh3,auto}",
         help="QUIC engine (default: auto: qh3 where it is installed)",
+    )
+
+
+def add_congestion_control(parser: argparse.ArgumentParser) -> None:
+    """--congestion-control."""
+    parser.add_argument(
+        "--congestion-control",
+        type=CongestionControl,
+        choices=list(CongestionControl),
+        default=CongestionControl.AUTO,
+        metavar="{auto,reno,cubic,bbr}",
+        help="of HTTP/3, where the engine has it (aioquic: reno, cubic; default: auto: the engine's best)",
     )
 
 

@@ -134,6 +134,7 @@ async def open_routing(options: argparse.Namespace, clock: Clock) -> AsyncIterat
             )
         dial = ConnectOptions(
             engine=options.engine,
+            congestion_control=options.congestion_control,
             tls=tls,
             http=options.http,
             memory=shared.memory(tls),

@@ -8,7 +8,7 @@ closes need its insides. All such access is in the three subclasses at the top o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from aioquic import tls
@@ -17,8 +17,6 @@ from aioquic.h3 import connection as h3_connection
 from aioquic.h3 import events as h3_events
 from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.congestion.base import register_congestion_control
-from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.connection import QuicConnection, QuicConnectionError, QuicConnectionState
 from aioquic.quic.packet import (
     QuicErrorCode,
@@ -27,11 +25,11 @@ from aioquic.quic.packet import (
     QuicTransportParameters,
     pull_quic_transport_parameters,
 )
-from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, QuicSentPacket
-from aioquic.quic.recovery import QuicPacketPacer
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from masque_client.engine import grease, h3_rules, trust
+from masque_client.engine.aioquic_congestion import ALGORITHMS, BurstPacer, Counting
 from masque_client.engine.closing import (
     BAD_CERTIFICATE,
     CERTIFICATE_REQUIRED,
@@ -50,55 +48,15 @@ from masque_client.engine.interface import (
     ProbeAcknowledged,
     ReceivedBuffer,
 )
-from masque_client.engine.pacing import BURST_PACKETS, BURST_S, RATE_FACTOR
+from masque_client.engine.library import choose_congestion_control
 from masque_client.engine.version_negotiation import by_our_preference, find_downgrade
 from masque_client.errors import ConfigurationError, RemoteProtocolError
 from masque_client.protocol.qpack import encode_field_section
 
-_CONGESTION_CONTROL = "masque-cubic"
 MAX_UDP_PAYLOAD = 65527
 """RFC 9000 §18.2: the default of max_udp_payload_size."""
 _IDLE_FRAME_TYPE = 0x00
 """aioquic reports an idle timeout as a transport error about a PADDING frame."""
-
-
-class _CountingCubic(CubicCongestionControl):
-    """CUBIC that counts losses. (Reno takes minutes to regain a large window: one packet per round trip.)
-
-    Lost path MTU probes are neither counted nor a sign of congestion (RFC 9000 §14.4).
-    """
-
-    packets_lost = 0
-
-    def __init__(self, max_datagram_size: int) -> None:
-        super().__init__(max_datagram_size)
-        self.probes: set[int] = set()
-        """Packet numbers of probes under way."""
-
-    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
-        lost = list(packets)
-        if self.probes and (probes := [packet for packet in lost if packet.packet_number in self.probes]):
-            super().on_packets_expired(packets=probes)
-            lost = [packet for packet in lost if packet not in probes]
-        if lost:
-            self.packets_lost += len(lost)
-            super().on_packets_lost(now=now, packets=lost)
-
-
-register_congestion_control(_CONGESTION_CONTROL, _CountingCubic)
-
-
-class _BurstPacer(QuicPacketPacer):
-    """aioquic's pacer with the bucket of `pacing.Pacer`: it measures its bucket in seconds at the current rate."""
-
-    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
-        super().update_rate(int(congestion_window * RATE_FACTOR), smoothed_rtt)
-        assert self.packet_time is not None
-        self.bucket_max = max(self.bucket_max, BURST_S, BURST_PACKETS * self.packet_time)
-
-    def next_send_time(self, now: float) -> float | None:  # type: ignore[override]  # aioquic's returns None, too
-        waits = super().next_send_time(now) is not None
-        return now + self.bucket_max / 2 if waits else None
 
 
 class _Quic(QuicConnection):
@@ -108,7 +66,7 @@ class _Quic(QuicConnection):
         super().__init__(
             configuration=configuration, original_destination_connection_id=original_destination_connection_id
         )
-        self._loss._pacer = _BurstPacer(max_datagram_size=configuration.max_datagram_size)
+        self._loss._pacer = BurstPacer(max_datagram_size=configuration.max_datagram_size)
         self.demands_client_certificate = False
         self.greases = False
         self.max_udp_payload_ceiling = MAX_UDP_PAYLOAD
@@ -162,20 +120,20 @@ class _Quic(QuicConnection):
         number = builder.packet_number
         frame = builder.start_frame(QuicFrameType.PING, handler=self._on_probe_delivery, handler_args=(size, number))
         frame.push_bytes(bytes(builder.remaining_buffer_space))
-        self._cubic.probes.add(number)
+        self._controller.probes.add(number)
         return self._flush_builder(
             builder=builder, network_path=self._network_paths[0], peer_cid=self._peer_cid.cid, now=now
         )
 
     def _on_probe_delivery(self, delivery: QuicDeliveryState, size: int, number: int) -> None:
         if delivery is QuicDeliveryState.ACKED:
-            self._cubic.probes.discard(number)
+            self._controller.probes.discard(number)
             self.acknowledged_probes.append(size)
 
     @property
-    def _cubic(self) -> _CountingCubic:
+    def _controller(self) -> Counting:
         controller = self._loss._cc
-        assert isinstance(controller, _CountingCubic)
+        assert isinstance(controller, Counting)
         return controller
 
     def _judge_versions(self) -> None:
@@ -251,7 +209,7 @@ class _Quic(QuicConnection):
         """`(rtt, packets sent, packets lost, window, in flight)`."""
         loss = self._loss
         rtt = loss._rtt_smoothed if loss._rtt_initialized else None
-        return rtt, self._packet_number, self._cubic.packets_lost, loss.congestion_window, loss.bytes_in_flight
+        return rtt, self._packet_number, self._controller.packets_lost, loss.congestion_window, loss.bytes_in_flight
 
 
 class _H3(h3_connection.H3Connection):
@@ -424,7 +382,9 @@ def _quic_configuration(configuration: EngineConfiguration) -> QuicConfiguration
     tls_configuration = configuration.tls
     quic = QuicConfiguration(
         alpn_protocols=[ALPN],
-        congestion_control_algorithm=_CONGESTION_CONTROL,
+        congestion_control_algorithm=choose_congestion_control(
+            configuration.congestion_control, ALGORITHMS, EngineName.AIOQUIC
+        ),
         connection_id_length=CONNECTION_ID_BYTES,
         idle_timeout=configuration.idle_timeout_s,
         is_client=configuration.is_client,

@@ -43,6 +43,15 @@ class EngineName(StrEnum):
     AUTO = "auto"
 
 
+class CongestionControl(StrEnum):
+    """How a QUIC engine finds out how fast it may send. `AUTO` is the engine's best; not every engine has every one."""
+
+    AUTO = "auto"
+    RENO = "reno"
+    CUBIC = "cubic"
+    BBR = "bbr"
+
+
 class ReceivedBuffer(NamedTuple):
     """One `recvmsg`: UDP payloads of `segment_size` bytes each (the last may be shorter), all from `address`."""
 
@@ -90,6 +99,7 @@ class EngineConfiguration:
         extended_connect: server: advertise SETTINGS_ENABLE_CONNECT_PROTOCOL=1 (RFC 9220 §3).
         h3_datagram: advertise SETTINGS_H3_DATAGRAM=1 and max_datagram_frame_size=65535 (RFC 9297 §2.1.1).
         grease: say what means nothing, too: reserved settings, frames, streams, transport parameters and versions.
+        congestion_control: HTTP/3; over HTTP/2 it is the kernel's business.
         datagram_queue_bytes: HTTP Datagrams waiting for the congestion window are bounded by this many bytes…
         datagram_queue_s: …and by this age; older ones are dropped and counted.
         secrets_log: TLS secrets are written here for a packet dissector; never set it outside tests.
@@ -104,6 +114,7 @@ class EngineConfiguration:
     extended_connect: bool = True
     h3_datagram: bool = True
     grease: bool = True
+    congestion_control: CongestionControl = CongestionControl.AUTO
     datagram_queue_bytes: int = 512 * 1024
     datagram_queue_s: float = 0.05
     secrets_log: TextIO | None = None

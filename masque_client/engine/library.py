@@ -1,9 +1,31 @@
-"""What both libraries spell alike (qh3 is a fork of aioquic), as types: all that the shared engine code calls."""
+"""What both libraries spell alike (qh3 is a fork of aioquic), as types: all that the shared engine code calls.
+
+And a question that each answers differently: which congestion control it has.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+from masque_client.engine.interface import CongestionControl, EngineName
+from masque_client.errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+def choose_congestion_control(
+    wanted: CongestionControl, offered: Mapping[CongestionControl, T], engine: EngineName
+) -> T:
+    """What the library calls the algorithm.
+
+    Raises:
+        ConfigurationError: it has none of that name; the hint names those it has.
+    """
+    if wanted not in offered:
+        names = ", ".join(offered)
+        raise ConfigurationError(f"the engine {engine} has no congestion control {wanted}", hint=f"it has: {names}")
+    return offered[wanted]
 
 
 class QuicConnection(Protocol):

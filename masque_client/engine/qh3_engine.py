@@ -36,6 +36,7 @@ from masque_client.engine.h3_engine import H3Engine
 from masque_client.engine.h3_listener import ALPN, CONNECTION_ID_BYTES, CONNECTION_WINDOW, STREAM_WINDOW
 from masque_client.engine.interface import (
     Address,
+    CongestionControl,
     ConnectionClosed,
     EngineConfiguration,
     EngineName,
@@ -44,12 +45,15 @@ from masque_client.engine.interface import (
     ProbeAcknowledged,
     ReceivedBuffer,
 )
+from masque_client.engine.library import choose_congestion_control
 from masque_client.engine.pacing import Pacer
 from masque_client.engine.qh3_quic import OpenQuicConnection
 from masque_client.errors import ConfigurationError, ConnectionLost, RemoteProtocolError
 from masque_client.protocol.qpack import encode_field_section
 from masque_client.protocol.quic_invariants import parse_long_header
 
+_CONGESTION_CONTROL = {CongestionControl.AUTO: None}
+"""The core has one algorithm, and no way to choose another."""
 _PING_FRAME = 1
 _PROBE_CONTEXT_ID, _PROBE_CONTEXT_ID_OF_SERVER = b"\x3e", b"\x3f"
 """Context IDs of one byte that each side may allocate (RFC 9298 §4: even for clients) and that we never register."""
@@ -331,6 +335,7 @@ class Qh3Engine(H3Engine):
 
 def _quic_configuration(configuration: EngineConfiguration) -> QuicConfiguration:
     tls = configuration.tls
+    choose_congestion_control(configuration.congestion_control, _CONGESTION_CONTROL, EngineName.QH3)
     trust.check_key_pair(tls)
     if not configuration.is_client and tls.ca_file is not None:
         raise ConfigurationError(

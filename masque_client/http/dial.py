@@ -11,7 +11,13 @@ from typing import Literal
 
 from masque_client.engine import create_client_engine
 from masque_client.engine.h2_engine import H2Engine
-from masque_client.engine.interface import Address, EngineConfiguration, EngineName, TlsConfiguration
+from masque_client.engine.interface import (
+    Address,
+    CongestionControl,
+    EngineConfiguration,
+    EngineName,
+    TlsConfiguration,
+)
 from masque_client.errors import ConnectError, ProxyRefused
 from masque_client.http.connection import HttpConnection
 from masque_client.http.network_memory import MemoryFile
@@ -43,7 +49,9 @@ class ConnectOptions:
     """How to reach a proxy. `mark` is the firewall mark of the outer socket, None for none (it needs privilege).
 
     `min_packet` is the inner packet, in bytes, that the path must carry for `AUTO` to prefer HTTP/3.
+    `congestion_control` is that of HTTP/3, where the engine has it.
     `query_https` asks the DNS for HTTPS records (RFC 9460), None for never; `memory` knows what worked last time.
+    `resolve` looks names up; `known_address` is where the proxy was last, for when its name does not resolve.
     `certificate_origin` is the one host (lower case) and port that our client certificate is for, None for any.
     `violations` counts, over all connections made with these options, the rules that proxies broke, by clause.
     """
@@ -57,7 +65,10 @@ class ConnectOptions:
     query_https: QueryHttps | None = query_system
     memory: MemoryFile | None = None
     certificate_origin: Address | None = None
+    resolve: Resolve = resolve_system
+    known_address: Address | None = None
     violations: Counter[str] = field(default_factory=Counter, compare=False)
+    congestion_control: CongestionControl = CongestionControl.AUTO
 
     def for_origin(self, host: str, port: int) -> ConnectOptions:
         """The same without our client certificate, if that is for another proxy: a document may name any."""
@@ -127,7 +138,13 @@ async def _handshake(
 ) -> ProxyConnection:
     logger.debug("dialling %s over UDP with %d-byte packets", address, max_udp_payload)
     engine = create_client_engine(
-        options.engine, EngineConfiguration(server_name=host, tls=options.tls, max_udp_payload=max_udp_payload)
+        options.engine,
+        EngineConfiguration(
+            server_name=host,
+            tls=options.tls,
+            max_udp_payload=max_udp_payload,
+            congestion_control=options.congestion_control,
+        ),
     )
     link = UdpLink(
         UdpSocket.connected(address, mark=options.mark),

@@ -37,6 +37,7 @@ class Opener:
     def __init__(self, options: TunnelOptions, clock: Clock) -> None:
         self.dial = ConnectOptions(
             engine=options.engine,
+            congestion_control=options.congestion_control,
             tls=options.tls,
             mark=DEFAULT_FWMARK,
             http=options.http,

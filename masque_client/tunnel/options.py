@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from masque_client.engine.interface import EngineName, TlsConfiguration
+from masque_client.engine.interface import CongestionControl, EngineName, TlsConfiguration
 from masque_client.http.authentication import Authenticator
 from masque_client.http.connector import HttpVersion
 from masque_client.http.network_memory import MemoryFile
@@ -30,7 +30,7 @@ class TunnelOptions:
 
     Attributes:
         proxies: the ones to try, best first, and the rules for what they may carry (`tunnel.proxies.ip_proxies`).
-        engine, tls: see `EngineConfiguration`.
+        engine, congestion_control, tls: see `EngineConfiguration`.
         http: see `HttpVersion`.
         authenticator: the user's request header fields, and credentials. Never logged.
         grease: see `SessionStream`.
@@ -49,6 +49,7 @@ class TunnelOptions:
 
     proxies: ProxyChoice
     engine: EngineName = EngineName.AUTO
+    congestion_control: CongestionControl = CongestionControl.AUTO
     tls: TlsConfiguration = field(default_factory=TlsConfiguration)
     http: HttpVersion = HttpVersion.AUTO
     authenticator: Authenticator = field(default_factory=Authenticator)

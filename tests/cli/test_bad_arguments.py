@@ -52,6 +52,12 @@ def test_a_pin_that_is_none(run: Run) -> None:
     failed(outcome, ExitCode.BAD_CONFIGURATION, error="'sha256/AAAA' is no pin", hint="SubjectPublicKeyInfo")
 
 
+@pytest.mark.parametrize("engine", ["aioquic", "qh3"])
+def test_a_congestion_control_that_the_engine_lacks(engine: str, run: Run) -> None:
+    outcome = run("udp", "0=127.0.0.1:9", *PROXY, "--engine", engine, "--congestion-control", "bbr")
+    failed(outcome, ExitCode.BAD_CONFIGURATION, error=f"{engine} has no congestion control bbr", hint="it has: auto")
+
+
 def test_a_local_port_for_everybody(run: Run) -> None:
     outcome = run("udp", "0.0.0.0:0=127.0.0.1:9", *PROXY)
     failed(outcome, ExitCode.BAD_CONFIGURATION, error="open proxy", hint="--listen-anywhere")

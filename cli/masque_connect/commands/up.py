@@ -74,6 +74,7 @@ async def _run(options: argparse.Namespace) -> int:
     tunnel_options = TunnelOptions(
         proxies=await ip_proxies(options.proxy, tls),
         engine=options.engine,
+        congestion_control=options.congestion_control,
         http=options.http,
         tls=tls,
         authenticator=authenticator,
