@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from masque_client.engine import create_server_engine, resolve_engine
 from masque_client.engine.interface import Address, Engine, EngineConfiguration, EngineName, TlsConfiguration
@@ -23,6 +23,7 @@ from masque_client.host.interface import HostConfiguration, HostNetwork
 from masque_client.netio.clock import Clock, MonotonicClock
 from masque_client.netio.tun import TunDevice
 from masque_client.protocol.mtu import DEFAULT_UDP_PAYLOAD, MAX_UDP_PAYLOAD_OVER_IPV4, MIN_UDP_PAYLOAD, inner_max
+from masque_client.protocol.quic_invariants import QUIC_VERSION_1, LongHeader
 from masque_client.protocol.scope import IpPrefix
 from masque_client.protocol.uri_template import DEFAULT_IP_PATH, DEFAULT_UDP_PATH, HTTPS_PORT, IpTemplate, UdpTemplate
 from masque_client.testing.address_pool import AddressPool
@@ -39,6 +40,7 @@ from masque_client.testing.udp_target import TargetPolicy
 
 _PADDED_TO_ON_ANY_PATH = frozenset({MIN_UDP_PAYLOAD, 1280})
 """First packets of these sizes tell nothing: the least that RFC 9000 §14.1 allows, and quic-go's constant."""
+_ANY_INITIAL: Final = LongHeader(QUIC_VERSION_1, bytes(8), bytes(8), is_initial=True)
 
 
 def answer_size(first_payload: int) -> int:
@@ -141,7 +143,7 @@ class MasqueProxy:
         )
 
     async def __aenter__(self) -> Self:
-        self._create_engine(bytes(8), MAX_UDP_PAYLOAD_OVER_IPV4)  # a certificate that cannot be used fails here
+        self._create_engine(_ANY_INITIAL, MAX_UDP_PAYLOAD_OVER_IPV4)  # a certificate that cannot be used fails here
         try:
             await self._start()
         except BaseException:
@@ -204,10 +206,15 @@ class MasqueProxy:
             misbehaviour=configuration.misbehaviour,
         )
 
-    def _create_engine(self, original_id: bytes, first_payload: int) -> Engine:
+    def _create_engine(self, initial: LongHeader, first_payload: int) -> Engine:
+        name = self.engine
+        if not initial.source_cid and self.configuration.engine is EngineName.AUTO:
+            name = EngineName.AIOQUIC  # qh3 2.1 cannot serve clients whose connection id has no bytes (quic-go's)
         size = self.configuration.max_udp_payload or answer_size(first_payload)
         engine_configuration = replace(self._engine_configuration, max_udp_payload=size)
-        return create_server_engine(self.engine, engine_configuration, original_destination_connection_id=original_id)
+        return create_server_engine(
+            name, engine_configuration, original_destination_connection_id=initial.destination_cid
+        )
 
     def _open_tun(self, pools: Mapping[int, AddressPool]) -> None:
         """One device for all clients, the pools routed to it. Sessions answer what is too big for their own path."""

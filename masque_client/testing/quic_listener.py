@@ -35,8 +35,8 @@ class QuicListener:
 
     Args:
         listen: UDP addresses; port 0 takes a free one, see `addresses`.
-        create_engine: makes the server side of a connection from the client's original Destination Connection ID and
-            the size of its first UDP payload.
+        create_engine: makes the server side of a connection from the long header of the client's first Initial and
+            the size of the UDP payload that it came in.
         on_request: see `HttpConnection`.
 
     Raises:
@@ -46,7 +46,7 @@ class QuicListener:
     def __init__(
         self,
         listen: Sequence[Address],
-        create_engine: Callable[[bytes, int], Engine],
+        create_engine: Callable[[LongHeader, int], Engine],
         on_request: Callable[[RequestStream, Headers], StreamHandler],
         clock: Clock,
     ) -> None:
@@ -116,7 +116,7 @@ class QuicListener:
             return None
         original_id = header.destination_cid
         connection = HttpConnection(
-            self._create_engine(original_id, size),
+            self._create_engine(header, size),
             link.send,
             self._clock,
             on_request=self._on_request,

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
 
 from masque_client.engine.interface import EngineName, TlsConfiguration
 from masque_client.errors import (
@@ -22,6 +24,7 @@ from masque_client.errors import (
     TlsError,
 )
 from masque_client.protocol.mtu import inner_max
+from masque_client.protocol.quic_invariants import parse_long_header
 from masque_client.protocol.uri_template import RequestTarget
 from masque_client.testing.certificates import CertificateAuthority
 from masque_client.testing.credentials import Authentication
@@ -39,6 +42,25 @@ def test_answers_in_the_size_that_the_path_has_just_carried(first: int, answers:
 @pytest.mark.parametrize("first", [1200, 1280])  # quiche, quinn and many more; quic-go
 def test_carries_ipv6_to_clients_whose_first_packet_says_nothing_of_the_path(first: int) -> None:
     assert inner_max(answer_size(first)) >= 1280
+
+
+def test_answers_clients_whose_connection_id_has_no_bytes(authority: CertificateAuthority) -> None:
+    """As quic-go's; qh3, which the proxy takes where it is installed, would answer to an id of its own making."""
+
+    async def scenario() -> None:
+        async with bench(authority, EngineName.AUTO) as running:
+            configuration = QuicConfiguration(connection_id_length=0, alpn_protocols=["h3"], server_name="localhost")
+            client = QuicConnection(configuration=configuration)
+            client.connect(running.proxy.addresses[0], now=0.0)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.setblocking(False)
+                for data, address in client.datagrams_to_send(now=0.0):
+                    sock.sendto(data, address)
+                answer = asyncio.get_running_loop().sock_recv(sock, 2000)
+                header = parse_long_header(await asyncio.wait_for(answer, TIMEOUT_S))
+            assert header is not None and header.destination_cid == b""
+
+    asyncio.run(scenario())
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
