@@ -51,7 +51,6 @@ class ConnectOptions:
     `min_packet` is the inner packet, in bytes, that the path must carry for `AUTO` to prefer HTTP/3.
     `congestion_control` is that of HTTP/3, where the engine has it.
     `query_https` asks the DNS for HTTPS records (RFC 9460), None for never; `memory` knows what worked last time.
-    `resolve` looks names up; `known_address` is where the proxy was last, for when its name does not resolve.
     `certificate_origin` is the one host (lower case) and port that our client certificate is for, None for any.
     `violations` counts, over all connections made with these options, the rules that proxies broke, by clause.
     """
@@ -65,8 +64,6 @@ class ConnectOptions:
     query_https: QueryHttps | None = query_system
     memory: MemoryFile | None = None
     certificate_origin: Address | None = None
-    resolve: Resolve = resolve_system
-    known_address: Address | None = None
     violations: Counter[str] = field(default_factory=Counter, compare=False)
     congestion_control: CongestionControl = CongestionControl.AUTO
 
