@@ -51,6 +51,7 @@ def test_answers_clients_whose_connection_id_has_no_bytes(authority: Certificate
         async with bench(authority, EngineName.AUTO) as running:
             configuration = QuicConfiguration(connection_id_length=0, alpn_protocols=["h3"], server_name="localhost")
             client = QuicConnection(configuration=configuration)
+            client._peer_cid.cid = bytes(8)  # the one it makes up for us; it would have no bytes either
             client.connect(running.proxy.addresses[0], now=0.0)
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 sock.setblocking(False)
