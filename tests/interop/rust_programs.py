@@ -3,7 +3,8 @@
     peer = RustProgram("quiche-peer").build()
     server = CrateProgram("masquerade-proxy", "0.1.0", "server").build()
 
-Compiled objects are kept in the cache beside the programs (`programs.cache_directory`): BoringSSL alone takes minutes.
+Compiled objects of our crates are kept in the cache beside the programs (`programs.cache_directory`): BoringSSL alone
+takes minutes.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class CrateProgram:
             raise Unavailable(f"NEEDS the crate {self.crate}, which cannot be fetched: {error}") from error
         with tempfile.TemporaryDirectory(dir=here) as root:
             command = ("install", self.crate, "--version", self.version, "--locked", "--bin", self.binary)
-            _cargo(here, *command, "--root", root, "--target-dir", str(here / f"cargo-{self.crate}"))
+            _cargo(here, *command, "--root", root, "--target-dir", str(Path(root) / "objects"))
             shutil.move(Path(root) / "bin" / self.binary, output)
 
 
