@@ -37,10 +37,15 @@ _LOOPBACKS: Final[tuple[Network, ...]] = (ip_network("127.0.0.0/8"), ip_network(
 
 @dataclass(frozen=True, slots=True)
 class OuterFlow:
-    """The connection that carries the tunnel. `local` must be its concrete address, not a wildcard."""
+    """A connection that carries the tunnel, or may soon.
+
+    Attributes:
+        local: its concrete address, not a wildcard; None for any flow of this machine's to `remote`, for while nobody
+            knows which one will carry the tunnel.
+    """
 
     protocol: Literal["udp", "tcp"]
-    local: Address
+    local: Address | None
     remote: Address
 
 

@@ -106,9 +106,9 @@ class Rule:
                 return f"{where} nop"
             case RuleKind.EXEMPT_FLOW:
                 assert self.flow is not None
-                (source, sport), (destination, dport) = self.flow.local, self.flow.remote
-                selector = f"from {source} to {destination} ipproto {self.flow.protocol} sport {sport} dport {dport}"
-                return f"{where} {selector} goto {self.target}"
+                protocol, local, (remote, port) = self.flow.protocol, self.flow.local, self.flow.remote
+                source, sport = ("", "") if local is None else (f"from {local[0]} ", f"sport {local[1]} ")
+                return f"{where} {source}to {remote} ipproto {protocol} {sport}dport {port} goto {self.target}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ def _rules(configuration: HostConfiguration, family: Family, routes: set[Route])
     rules = [Rule(family, tunnel_at, RuleKind.TUNNEL, table=identity.table, fwmark=configuration.fwmark)]
     if full:
         rules.append(Rule(family, local_at, RuleKind.KEEP_LOCAL, table=MAIN_TABLE))
-    flows = [flow for flow in configuration.outer_flows if family == 4 and ":" not in flow.local[0]]
+    flows = [flow for flow in configuration.outer_flows if family == 4 and ":" not in flow.remote[0]]
     if flows:  # for IPv4 only: the kernel filters no reverse paths in IPv6
         rules.append(Rule(family, after_at, RuleKind.AFTER))
         rules += [Rule(family, flow_at, RuleKind.EXEMPT_FLOW, target=after_at, flow=flow) for flow in flows]

@@ -7,22 +7,20 @@ for records costs `RECORDS_DELAY_S` at most.
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from masque_client.engine.interface import Address
 from masque_client.errors import NameResolutionError
 from masque_client.http.service_records import Endpoint, QueryHttps, look_up_endpoints
+from masque_client.netio.resolver import Resolve, resolve_system
 
 RECORDS_DELAY_S = 0.05
 """How long addresses that are known wait for records: the Resolution Delay of RFC 8305 §8."""
 TARGETS_DELAY_S = 0.2
 """How long they wait for the addresses of other names that the records lead to."""
 MAX_CANDIDATES = 16
-
-Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +30,6 @@ class Candidates:
     udp: tuple[Address, ...]
     tcp: tuple[Address, ...]
     prefers_tcp: bool = False
-
-
-async def resolve_system(host: str, port: int) -> Sequence[Address]:
-    """Addresses in the order of RFC 6724 with the families interleaved (RFC 8305 §4).
-
-    Raises:
-        NameResolutionError: there is none.
-    """
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no host name"
-        raise NameResolutionError(f"{host} does not resolve: {reason}") from error
-    families: dict[int, list[Address]] = {}
-    for family, _, _, _, sockaddr in found:
-        if family in (socket.AF_INET, socket.AF_INET6):
-            families.setdefault(family, []).append((str(sockaddr[0]), port))
-    queues = list(families.values())
-    return [queue[i] for i in range(max(map(len, queues))) for queue in queues if i < len(queue)]
 
 
 async def find_candidates(

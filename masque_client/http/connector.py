@@ -9,13 +9,14 @@ costs that moment, one that refuses it costs nothing, and one that is remembered
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from masque_client.engine.interface import Address
-from masque_client.errors import ConnectError, MasqueError, ProxyRefused, TlsError
+from masque_client.errors import ConnectError, MasqueError, NameResolutionError, ProxyRefused, TlsError
 from masque_client.http.candidates import Candidates, find_candidates
 from masque_client.http.dial import (
     PATH_MTU,
@@ -30,6 +31,8 @@ from masque_client.http.network_memory import NO_ADVICE, Advice
 from masque_client.netio.clock import Clock, MonotonicClock
 from masque_client.netio.udp import UdpSocket
 from masque_client.protocol.mtu import initial_udp_payload_candidates
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["ConnectOptions", "HttpVersion", "ProxyConnection", "connect"]
 
@@ -66,12 +69,22 @@ async def connect(host: str, port: int, options: ConnectOptions, clock: Clock | 
     options = options.for_origin(host, port)
     memory = options.memory
     advice = memory.advise(host, port) if memory is not None else NO_ADVICE
-    candidates = await find_candidates(host, port, options.query_https)
+    candidates = await _find(host, port, options)
     connection = await _connect(_Dialler(host, candidates, advice, options, clock or MonotonicClock()))
     if memory is not None and options.http is HttpVersion.AUTO:
         is_blocked = connection.fallback_reason == QUIC_BLOCKED
         memory.remember(host, port, connection.address, quic_blocked=is_blocked, was_fair=advice.prefer_http3)
     return connection
+
+
+async def _find(host: str, port: int, options: ConnectOptions) -> Candidates:
+    try:
+        return await find_candidates(host, port, options.query_https, options.resolve)
+    except NameResolutionError as error:
+        if options.known_address is None:
+            raise
+        logger.info("%s; trying where it was before", error)
+        return Candidates((options.known_address,), (options.known_address,))
 
 
 async def _connect(dialler: _Dialler) -> ProxyConnection:

@@ -25,6 +25,7 @@ from masque_client.http.service_records import QueryHttps, query_system
 from masque_client.http.tcp_link import TcpLink
 from masque_client.http.udp_link import UdpLink
 from masque_client.netio.clock import Clock
+from masque_client.netio.resolver import Resolve, resolve_system
 from masque_client.netio.udp import UdpSocket
 from masque_client.protocol.mtu import MIN_UDP_PAYLOAD, inner_max
 
@@ -51,6 +52,7 @@ class ConnectOptions:
     `min_packet` is the inner packet, in bytes, that the path must carry for `AUTO` to prefer HTTP/3.
     `congestion_control` is that of HTTP/3, where the engine has it.
     `query_https` asks the DNS for HTTPS records (RFC 9460), None for never; `memory` knows what worked last time.
+    `resolve` looks names up; `known_address` is where the proxy was last, for when its name does not resolve.
     `certificate_origin` is the one host (lower case) and port that our client certificate is for, None for any.
     `violations` counts, over all connections made with these options, the rules that proxies broke, by clause.
     """
@@ -64,6 +66,8 @@ class ConnectOptions:
     query_https: QueryHttps | None = query_system
     memory: MemoryFile | None = None
     certificate_origin: Address | None = None
+    resolve: Resolve = resolve_system
+    known_address: Address | None = None
     violations: Counter[str] = field(default_factory=Counter, compare=False)
     congestion_control: CongestionControl = CongestionControl.AUTO
 

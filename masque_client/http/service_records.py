@@ -29,6 +29,7 @@ from dns.rdtypes.svcbbase import (
 )
 
 from masque_client.errors import RemoteProtocolError
+from masque_client.netio.resolver import query_marked
 
 MAX_ALIASES = 8
 MAX_ENDPOINTS = 4
@@ -83,6 +84,15 @@ async def query_system(name: str) -> Sequence[bytes]:
     except (dns.resolver.NoAnswer, dns.resolver.NXDOMAIN):
         return []
     return [record.to_wire() or b"" for record in answer]
+
+
+def query_marked_with(mark: int) -> QueryHttps:
+    """As `query_system`, by packets with this firewall mark: past a tunnel that is down."""
+
+    async def query(name: str) -> Sequence[bytes]:
+        return [record.to_wire() or b"" for record in await query_marked(name, "HTTPS", mark)]
+
+    return query
 
 
 async def look_up_records(name: str, query: QueryHttps) -> tuple[str, Sequence[bytes]]:

@@ -45,6 +45,7 @@ class FetchOptions:
         resolve: host and port to addresses.
         now: the wall clock, aware.
         ra_prefixes: for the document of a router advertisement's PvD, the prefixes it advertised; None for a proxy's.
+        mark: firewall mark of the connection (SO_MARK), for when a tunnel of ours is in the way.
         interface: send through this network interface only (RFC 8801 §4.1); None leaves it to the routes.
     """
 
@@ -55,6 +56,7 @@ class FetchOptions:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ra_prefixes: tuple[IPv6Network, ...] | None = None
     interface: str | None = None
+    mark: int | None = None
 
 
 DEFAULT_OPTIONS = FetchOptions()
@@ -151,7 +153,13 @@ async def download(
             for _ in range(MAX_REDIRECTS + 1):
                 validators = _validators(previous, url)
                 response = await https_get(
-                    url, MEDIA_TYPE, context, options.resolve, fields=validators, interface=options.interface
+                    url,
+                    MEDIA_TYPE,
+                    context,
+                    options.resolve,
+                    fields=validators,
+                    interface=options.interface,
+                    mark=options.mark,
                 )
                 if previous is not None and validators and response.status == HTTPStatus.NOT_MODIFIED:
                     return _confirmed(previous, response, options.now())

@@ -22,6 +22,8 @@ import httpx
 
 from masque_client.engine.interface import Address, TlsConfiguration
 from masque_client.errors import ConfigurationError, ConnectError, MasqueError, NameResolutionError, PvdError, TlsError
+from masque_client.pvd import early_options
+from masque_client.pvd.early_options import SocketOption
 from masque_client.pvd.json_strict import MAX_BODY_BYTES
 from masque_client.pvd.names import HTTPS_PORT, HostPort
 
@@ -90,6 +92,7 @@ async def https_get(
     *,
     fields: Sequence[tuple[str, str]] = (),
     interface: str | None = None,
+    mark: int | None = None,
 ) -> HttpsResponse:
     """GET one URL; redirects are the caller's. The total time is the caller's, too (`asyncio.timeout`).
 
@@ -100,6 +103,7 @@ async def https_get(
         resolve: see `Resolve`.
         fields: further request fields.
         interface: leave through this network interface only (SO_BINDTODEVICE); None lets the routes decide.
+        mark: firewall mark of the connection (SO_MARK), which leads past our tunnels; None for none.
 
     Raises:
         NameResolutionError, ConnectError, TlsError: by what failed.
@@ -115,7 +119,7 @@ async def https_get(
             url, [("accept", accept), *fields], authority, address, remaining_s / (len(addresses) - position)
         )
         try:
-            return await _send(request, context, authority, interface)
+            return await _send(request, context, authority, _socket_options(interface, mark))
         except ConnectError as error:
             failure = error
     raise failure
@@ -145,11 +149,20 @@ def _request(
     )
 
 
+def _socket_options(interface: str | None, mark: int | None) -> list[SocketOption]:
+    options: list[SocketOption] = []
+    if interface is not None:
+        options.append((socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode()))
+    if mark is not None:
+        options.append((socket.SOL_SOCKET, socket.SO_MARK, mark))
+    return options
+
+
 async def _send(
-    request: httpx.Request, context: ssl.SSLContext, authority: HostPort, interface: str | None
+    request: httpx.Request, context: ssl.SSLContext, authority: HostPort, options: list[SocketOption]
 ) -> HttpsResponse:
-    binding = [] if interface is None else [(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())]
-    async with httpx.AsyncHTTPTransport(verify=context, trust_env=False, socket_options=binding) as transport:
+    plain = httpx.AsyncHTTPTransport(verify=context, trust_env=False)
+    async with early_options.transport(context, options) if options else plain as transport:
         try:
             response = await transport.handle_async_request(request)
             try:

@@ -145,6 +145,15 @@ class LocalEnd:
         self._forwarder.stop()
         self._carrier.session.close()
         self._forwarder.start(self._carrier.stream)
+        assert self.configuration is not None
+        proxy = self._carrier.connection.address
+        try:
+            # Where reverse paths are filtered strictly, its answers would be dropped before they reach a new socket.
+            self._host.apply(
+                replace(self.configuration, outer_flows=(OuterFlow("udp", None, proxy), OuterFlow("tcp", None, proxy)))
+            )
+        except MasqueError as error:
+            logger.warning("the proxy may not be heard on a new connection: %s", error)
 
     def restore(self) -> None:
         """Undo what `configure` did to the host. Nothing is applied after it."""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
-from masque_client.engine.interface import Headers
+from masque_client.engine.interface import Address, Headers
 from masque_client.errors import MasqueError, ProxyRefused
 from masque_client.host.interface import DEFAULT_FWMARK
 from masque_client.http.connector import ConnectOptions, ProxyConnection, connect
+from masque_client.http.service_records import query_marked_with
 from masque_client.netio.clock import Clock
+from masque_client.netio.resolver import resolve_past_tunnels
 from masque_client.protocol.connect import ip_request_headers
 from masque_client.protocol.mtu import MIN_IPV6_MTU
 from masque_client.protocol.uri_template import IpTemplate, RequestTarget
+from masque_client.pvd.names import HostPort
 from masque_client.pvd.proxies import PvdProxy
 from masque_client.tunnel.carrier import Carrier
 from masque_client.tunnel.failover import use_first
@@ -44,12 +48,19 @@ class Opener:
             min_packet=MIN_IPV6_MTU,
             memory=options.memory,
             certificate_origin=options.authenticator.origin,
+            resolve=resolve_past_tunnels(DEFAULT_FWMARK),
+            query_https=query_marked_with(DEFAULT_FWMARK),
         )
         self._options = options
         self._clock = clock
 
     async def open_first(
-        self, candidates: Iterable[PvdProxy], on_failure: OnFailure, *, timeout_s: float | None = None
+        self,
+        candidates: Iterable[PvdProxy],
+        on_failure: OnFailure,
+        *,
+        timeout_s: float | None = None,
+        known: Mapping[HostPort, Address] = MappingProxyType({}),
     ) -> Carrier:
         """An open session with the first candidate that does (`tunnel.failover`); addresses are still to come.
 
@@ -57,6 +68,7 @@ class Opener:
             candidates: best first.
             on_failure: told of each that does not do.
             timeout_s: for reaching one; None for the usual time.
+            known: where proxies were before, for when their names do not resolve.
 
         Raises:
             MasqueError: nobody did.
@@ -64,7 +76,12 @@ class Opener:
         dial = self.dial if timeout_s is None else replace(self.dial, timeout_s=timeout_s)
 
         async def reach(proxy: PvdProxy) -> ProxyConnection:
-            return await connect(proxy.authority.host, proxy.authority.port, dial, self._clock)
+            return await connect(
+                proxy.authority.host,
+                proxy.authority.port,
+                replace(dial, known_address=known.get(proxy.authority)),
+                self._clock,
+            )
 
         return await use_first(
             candidates,

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from masque_client.engine.interface import TlsConfiguration
 from masque_client.errors import ConfigurationError, PvdError
+from masque_client.netio.resolver import resolve_past_tunnels
 from masque_client.protocol.uri_template import (
     IpTemplate,
     UdpTemplate,
@@ -22,6 +23,7 @@ from masque_client.protocol.uri_template import (
     default_udp_template,
 )
 from masque_client.pvd.discover import Discovery, discover
+from masque_client.pvd.fetch import DEFAULT_OPTIONS, FetchOptions
 from masque_client.pvd.match import LocalPolicy, Matcher
 from masque_client.pvd.model import PvdDocument
 from masque_client.pvd.names import HostPort
@@ -70,9 +72,14 @@ async def udp_proxies(text: str, tls: TlsConfiguration) -> ProxyChoice:
     return await _proxies(text, tls, ProxyProtocol.CONNECT_UDP, UdpTemplate.parse, default_udp_template)
 
 
-async def ip_proxies(text: str, tls: TlsConfiguration) -> ProxyChoice:
+async def ip_proxies(text: str, tls: TlsConfiguration, options: FetchOptions = DEFAULT_OPTIONS) -> ProxyChoice:
     """CONNECT-IP proxies for `text`, whose `proxy` is an `IpTemplate`; as `udp_proxies`."""
-    return await _proxies(text, tls, ProxyProtocol.CONNECT_IP, IpTemplate.parse, default_ip_template)
+    return await _proxies(text, tls, ProxyProtocol.CONNECT_IP, IpTemplate.parse, default_ip_template, options)
+
+
+def past_tunnels(mark: int) -> FetchOptions:
+    """For asking for a document while a tunnel, whose sockets carry `mark`, is in the way and down."""
+    return FetchOptions(mark=mark, resolve=resolve_past_tunnels(mark))
 
 
 async def _proxies(
@@ -81,12 +88,13 @@ async def _proxies(
     protocol: ProxyProtocol,
     parse: Callable[[str], Template],
     default: Callable[[str], Template],
+    options: FetchOptions = DEFAULT_OPTIONS,
 ) -> ProxyChoice:
     url = urlsplit(text)
     if "://" in text and url.scheme != "https":
         raise ConfigurationError(f"{text}: only https is safe to tunnel through", hint="write https://…")
     if (source := document_source(text)) is not None:
-        return choose(await discover(source, tls=tls), protocol)
+        return choose(await discover(source, tls=tls, options=options), protocol)
     if url.path in ("", "/") and not url.query:
         return _of_template(protocol, default(url.netloc))
     return _of_template(protocol, parse(text))

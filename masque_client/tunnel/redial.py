@@ -96,7 +96,12 @@ class Redial:
 
         candidates = sorted(self._choice.candidates, key=lambda proxy: proxy.authority != former)
         try:
-            return await self._opener.open_first(candidates, on_failure, timeout_s=attempt_timeout_s(number))
+            return await self._opener.open_first(
+                candidates,
+                on_failure,
+                timeout_s=attempt_timeout_s(number),
+                known={former: lost.connection.address},
+            )
         except MasqueError as error:
             raise failures.get(True, error) from None
 

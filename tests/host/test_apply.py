@@ -176,6 +176,19 @@ STEPS: list[tuple[str, HostConfiguration, list[str]]] = [
         ],
     ),
     (
+        "no outer connection yet: any to the proxy",
+        replace(
+            wish("192.0.2.1/32", "0.0.0.0/0"),
+            outer_flows=(OuterFlow("udp", None, FLOW.remote), OuterFlow("tcp", None, FLOW.remote)),
+        ),
+        [
+            *(NO_IPV6, "address 192.0.2.1/32", "route 0.0.0.0/0"),
+            "rule IPv4 25236: to 203.0.113.9 ipproto tcp dport 443 goto 25239",
+            "rule IPv4 25236: to 203.0.113.9 ipproto udp dport 443 goto 25239",
+            *(LOCAL4, FULL4, "rule IPv4 25239: nop"),
+        ],
+    ),
+    (
         "another mark",
         replace(wish("192.0.2.1/32", "10.0.0.0/8"), fwmark=0x77),
         [

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from masque_client.testing.certificates import CertificateAuthority
+from masque_client.testing.dns import DnsResponder
 from masque_client.testing.netns import Lab, Namespace
 from masque_client.testing.ping import ping
 from masque_client.testing.transfer import SlowUpload
@@ -49,7 +50,7 @@ class Scene:
         self.proxy.set_forwarding()
         self.directory = directory
         authority = CertificateAuthority.create(directory / "ca")
-        self.ca, self.credentials = str(authority.ca_file), authority.issue([NAME, "10.9.0.2", "10.9.0.3"])
+        self.ca, self.credentials = str(authority.ca_file), authority.issue([NAME])
         self._etc = Path("/etc/netns", self.client.name)
         self._etc.mkdir(parents=True)
         self.point("10.9.0.2")
@@ -61,6 +62,19 @@ class Scene:
     def point(self, address: str) -> None:
         """The proxy's name leads there from now on. In place: what runs sees this very file as its /etc/hosts."""
         (self._etc / "hosts").write_text(f"127.0.0.1 localhost\n{address} {NAME}\n")
+
+    def ask(self, resolver: str) -> None:
+        """The proxy's name is no longer known locally; ask this resolver."""
+        (self._etc / "hosts").write_text("127.0.0.1 localhost\n")
+        (self._etc / "resolv.conf").write_text(f"nameserver {resolver}\n")
+
+    @contextlib.contextmanager
+    def resolver(self, listen: str, address: str) -> Iterator[None]:
+        """A resolver beside the proxy, which says that the proxy's name leads to `address`."""
+        with self.proxy.entered():
+            responder = DnsResponder([(listen, 53)], {NAME: {"A": [address]}})
+        with responder:
+            yield
 
     def start_proxy(self, address: str = "10.9.0.2", port: int = 443, *options: str) -> subprocess.Popen[bytes]:
         """Start it, and wait until it serves."""
@@ -239,3 +253,45 @@ def test_a_path_that_swallows_everything_for_a_while(scene: Scene) -> None:
     wait_state(up, "connected")
     with scene.client.entered():
         assert ping(SERVICE, count=3).received == 3
+
+
+def start_full_tunnel(scene: Scene, address: str) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
+    """`up NAME` with a default route, and its proxy. All that could lead to either, or to the resolver, is in it."""
+    for far in (address, "198.51.100.2", "198.51.100.53"):
+        scene.proxy.ip("address", "add", f"{far}/32", "dev", "lo")
+    scene.ask("198.51.100.53")
+    scene.before = scene.client.snapshot()
+    with scene.resolver("198.51.100.53", address):
+        proxy = scene.start_proxy(address, 443, "--route", "0.0.0.0/0")
+        up = scene.start_up("--http", "3", proxy=NAME)
+        wait_state(up, "connected")
+    return up, proxy
+
+
+def test_under_a_full_tunnel_name_and_document_are_asked_for_past_it(scene: Scene) -> None:
+    up, proxy = start_full_tunnel(scene, "198.51.100.1")
+    end(proxy, signal.SIGKILL)
+    with scene.client.entered():
+        assert ping(SERVICE, count=1, wait_s=0.1).received == 0
+    wait_state(up, "reconnecting")
+    with scene.resolver("198.51.100.53", "198.51.100.2"), scene.watched() as leaked:
+        scene.start_proxy("198.51.100.2", 4433, "--route", "0.0.0.0/0")
+        after = wait_state(up, "connected")
+        assert leaked() == 0
+    assert after["proxy_address"] == "198.51.100.2"
+    assert after["proxy"] == f"{NAME}:4433"
+    assert end(up, signal.SIGINT) == 130
+    assert scene.before.difference(scene.client.snapshot()) == []
+
+
+def test_where_reverse_paths_are_filtered_the_proxy_is_heard_where_it_was(scene: Scene) -> None:
+    """The resolver is not: its answers come from where, for an unmarked packet, the tunnel is."""
+    for key in ("all", "default", scene.client_device):
+        scene.client.sysctl(f"net.ipv4.conf.{key}.rp_filter", 1)
+    up, proxy = start_full_tunnel(scene, "198.51.100.1")
+    end(proxy, signal.SIGKILL)
+    wait_state(up, "reconnecting")
+    scene.start_proxy("198.51.100.1", 443, "--route", "0.0.0.0/0")
+    assert wait_state(up, "connected")["proxy_address"] == "198.51.100.1"
+    assert end(up, signal.SIGINT) == 130
+    assert scene.before.difference(scene.client.snapshot()) == []

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from masque_client.engine.interface import TlsConfiguration
 from masque_client.errors import ConfigurationError, MasqueError
 from masque_client.host import system_network
+from masque_client.host.interface import DEFAULT_FWMARK
 from masque_client.netio.clock import MonotonicClock
 from masque_client.protocol.quic_invariants import version_number
 from masque_client.pvd.proxies import PvdProxy
 from masque_client.tunnel.manager import ConnectIpTunnel
 from masque_client.tunnel.options import AddressRequestMode, TunnelOptions
-from masque_client.tunnel.proxies import document_source, ip_proxies
+from masque_client.tunnel.proxies import ProxyChoice, document_source, ip_proxies, past_tunnels
 from masque_client.tunnel.status import TunnelStatus
 from masque_connect import options as shared
 from masque_connect.dns_report import describe_dns, dns_lines
@@ -81,7 +84,7 @@ async def _run(options: argparse.Namespace) -> int:
         grease=options.grease,
         patience_s=options.timeout,
         give_up_after_s=options.give_up_after,
-        refresh_proxies=partial(ip_proxies, options.proxy, tls) if document_source(options.proxy) else None,
+        refresh_proxies=_refresh(options.proxy, tls),
         interface=options.interface,
         offload=not options.no_offload,
         address_request=options.address_request,
@@ -108,6 +111,13 @@ async def _run(options: argparse.Namespace) -> int:
         with Live() as live:
             error = await _watch(tunnel, live)
     raise error
+
+
+def _refresh(proxy: str, tls: TlsConfiguration) -> Callable[[], Awaitable[ProxyChoice]] | None:
+    """How to ask for the proxies again while the tunnel is down; None where no document names them."""
+    if document_source(proxy) is None:
+        return None
+    return partial(ip_proxies, proxy, tls, past_tunnels(DEFAULT_FWMARK))
 
 
 async def _watch(tunnel: ConnectIpTunnel, live: Live) -> MasqueError:
@@ -203,6 +213,7 @@ def describe(status: TunnelStatus) -> dict[str, Any]:
             "path": status.path_mtu,
             "udp_payload": status.connection.max_udp_payload or None,
         },
+        "full_ipv6": status.full_ipv6,
         "drops": status.drops,
         "violations": status.violations,
         "liveness": {"silent_s": round(status.liveness.silent_s, 3), "pings": status.liveness.pings},
@@ -214,7 +225,6 @@ def _patience(text: str) -> float | None:
     if text == "never":
         return None
     seconds = float(text)
-        "full_ipv6": status.full_ipv6,
     if not 0 <= seconds < float("inf"):
         raise argparse.ArgumentTypeError("is neither a number of seconds nor 'never'")
     return seconds

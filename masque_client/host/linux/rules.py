@@ -57,18 +57,19 @@ def _selector(rule: Rule) -> dict[str, Any]:
         case RuleKind.EXEMPT_FLOW:
             assert rule.flow is not None
             bits = 32 if rule.family == 4 else 128
-            (source, source_port), (destination, destination_port) = rule.flow.local, rule.flow.remote
-            return {
+            destination, port = rule.flow.remote
+            selector = {
                 "action": "goto",
                 "goto": rule.target,
-                "src": source,
-                "src_len": bits,
                 "dst": destination,
                 "dst_len": bits,
                 "ip_proto": _IP_PROTOCOLS[rule.flow.protocol],
-                "sport_range": f"{source_port}:{source_port}",
-                "dport_range": f"{destination_port}:{destination_port}",
+                "dport_range": f"{port}:{port}",
             }
+            if rule.flow.local is not None:
+                source, port = rule.flow.local
+                selector |= {"src": source, "src_len": bits, "sport_range": f"{port}:{port}"}
+            return selector
 
 
 def _ours(route: IPRoute) -> list[tuple[Family, Any]]:
@@ -98,8 +99,9 @@ def _parse_flow(message: Any) -> OuterFlow:
     def port(attribute: str) -> int:
         return int(message.get_attr(attribute).split(":")[0])
 
+    source = message.get_attr("FRA_SRC")
     return OuterFlow(
         "udp" if message.get_attr("FRA_IP_PROTO") == IPPROTO_UDP else "tcp",
-        (message.get_attr("FRA_SRC"), port("FRA_SPORT_RANGE")),
+        None if source is None else (source, port("FRA_SPORT_RANGE")),
         (message.get_attr("FRA_DST"), port("FRA_DPORT_RANGE")),
     )

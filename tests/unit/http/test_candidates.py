@@ -15,8 +15,8 @@ from masque_client.http.candidates import (
     TARGETS_DELAY_S,
     Candidates,
     find_candidates,
-    resolve_system,
 )
+from masque_client.netio.resolver import resolve_system
 from tests.unit.http.test_service_records import CDN, H2, H3, PORT_8443, hint4, hint6, record
 from tests.unit.pvd.virtual_time import run_virtually
 
