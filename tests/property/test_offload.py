@@ -16,6 +16,8 @@ compiled = pytest.importorskip(
     "masque_client.netio.offload._compiled", reason="NEEDS a C compiler at installation: no parity to test"
 )
 
+quick = settings(derandomize=True, deadline=None, max_examples=300, database=None)
+
 SIZES = st.sampled_from([1, 2, 3, 20, 100, 101])
 FLAGS = st.sampled_from([ACK] * 6 + [ACK | PSH, ACK | ECE, ACK | FIN, ACK | CWR])
 FLOWS = [
@@ -99,16 +101,19 @@ def supers(draw: st.DrawFn) -> bytes:
     return changed
 
 
+@quick
 @given(st.lists(supers(), max_size=3), st.binary(max_size=2))
 def test_both_kernels_cut_alike(batch: list[bytes], prefix: bytes) -> None:
     assert compiled.segment(batch, prefix) == python_kernel.segment(batch, prefix)
 
 
+@quick
 @given(st.lists(st.binary(max_size=120), max_size=3))
 def test_both_kernels_cut_noise_alike(batch: list[bytes]) -> None:
     assert compiled.segment(batch) == python_kernel.segment(batch)
 
 
+@quick
 @given(batches(), st.integers(0, 2), st.booleans())
 def test_both_kernels_merge_alike(batch: list[bytes], skip: int, merge_udp: bool) -> None:
     payloads = [b"\0" * skip + packet for packet in batch]
@@ -117,12 +122,13 @@ def test_both_kernels_merge_alike(batch: list[bytes], skip: int, merge_udp: bool
     assert all(len(super_packet) <= 10 + 65_535 for super_packet in merged)
 
 
+@quick
 @given(st.lists(st.binary(max_size=120), max_size=6), st.integers(0, 100), st.booleans())
 def test_both_kernels_merge_noise_alike(batch: list[bytes], skip: int, merge_udp: bool) -> None:
     assert compiled.coalesce(batch, skip, merge_udp) == python_kernel.coalesce(batch, skip, merge_udp)
 
 
-@settings(deadline=None)
+@quick
 @given(batches())
 def test_merging_loses_nothing_and_keeps_the_order_of_each_flow(batch: list[bytes]) -> None:
     """Cutting what was merged gives the same packets: all of them, each flow's in the order they came."""
