@@ -201,6 +201,10 @@ class _Quic(QuicConnection):
     def peer_max_datagram_frame(self) -> int:
         return self._remote_max_datagram_frame_size or 0
 
+    def unsent_bytes(self, stream_id: int) -> int:
+        stream = self._streams.get(stream_id)
+        return stream.sender._buffer_stop - stream.sender.next_offset if stream is not None else 0
+
     @property
     def may_open_request(self) -> bool:
         return self._local_next_stream_id_bidi // 4 < self._remote_max_streams_bidi
@@ -358,6 +362,9 @@ class AioquicEngine(H3Engine):
     def _max_frame(self) -> tuple[int, int]:
         return self._connection.sizes
 
+    def _unsent_bytes(self, stream_id: int) -> int:
+        return self._connection.unsent_bytes(stream_id)
+
     def _may_open_request(self) -> bool:
         return self._connection.may_open_request
 
@@ -371,7 +378,7 @@ class AioquicEngine(H3Engine):
             congestion_window=window,
             bytes_in_flight=in_flight,
             max_udp_payload=self._connection.sizes[0],
-            datagrams_too_large=self._queue.too_large,
+            datagrams_too_large=self._queue.too_large + self._capsules.too_large,
             datagrams_expired=self._queue.expired,
             datagrams_stray=self._datagrams_stray,
             quic_version=self._connection.version,

@@ -7,11 +7,8 @@ only when the window lets them go. A capsule that has begun to leave is content:
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from masque_client.engine.datagram_queue import DatagramQueue
-from masque_client.protocol.capsule import CapsuleType
-from masque_client.protocol.varint import encode_varint
+from masque_client.protocol.capsule import datagram_capsule_head
 
 MAX_CONTENT_BYTES = 1 << 20
 """Control capsules that a peer may leave waiting before its stream is given up: it asks and does not read."""
@@ -62,7 +59,7 @@ class H2Stream:
         content, items = self.content, self.datagrams.items
         while items and len(content) < max_bytes:
             payload = items.popleft()
-            content += _capsule_head(len(payload))
+            content += datagram_capsule_head(len(payload))
             content += payload
         piece = bytes(content[:max_bytes])
         del content[:max_bytes]
@@ -73,9 +70,3 @@ class H2Stream:
         self.datagrams.items.clear()
         self.datagrams.settle()
         self.is_ending = True
-
-
-@lru_cache(maxsize=2048)
-def _capsule_head(length: int) -> bytes:
-    """Type and length of a DATAGRAM capsule; packets come in few sizes."""
-    return encode_varint(CapsuleType.DATAGRAM) + encode_varint(length)

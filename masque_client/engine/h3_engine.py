@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from functools import partial
 
 from masque_client.engine import h3_rules
+from masque_client.engine.h3_capsules import CapsuleSender
 from masque_client.engine.h3_listener import H3Listener
 from masque_client.engine.h3_rules import RequestStream
 from masque_client.engine.interface import (
     Address,
+    EngineConfiguration,
     EngineName,
     EngineStatistics,
     Event,
@@ -24,7 +26,7 @@ from masque_client.engine.interface import (
 from masque_client.errors import LocalProtocolError, ProxyRefused
 from masque_client.protocol.error_codes import H3ErrorCode
 from masque_client.protocol.h3_datagram import encode_quarter_stream_id
-from masque_client.protocol.mtu import MIN_UDP_PAYLOAD, max_http_datagram
+from masque_client.protocol.mtu import MAX_HTTP_DATAGRAM_IN_CAPSULE, MIN_UDP_PAYLOAD, max_http_datagram
 from masque_client.protocol.packing import Split
 
 
@@ -40,6 +42,14 @@ class H3Engine(H3Listener):
     @abc.abstractmethod
     def statistics(self) -> EngineStatistics:
         """See `Engine.statistics`."""
+
+    def __init__(self, configuration: EngineConfiguration) -> None:
+        super().__init__(configuration)
+        self._capsules = CapsuleSender(self._unsent_bytes, self.send_data)
+
+    @abc.abstractmethod
+    def _unsent_bytes(self, stream_id: int) -> int:
+        """Bytes of a stream that the library has not sent once; 0 for a stream that it does not know."""
 
     # --- input ------------------------------------------------------------------------------------------------------
 
@@ -107,6 +117,8 @@ class H3Engine(H3Listener):
         stream = self._streams.get(stream_id)
         if stream is None or not stream.can_send or self._is_closed:
             return len(payloads)
+        if self._carries_capsules:
+            return self._capsules.put(stream_id, payloads, prefix, split)
         capacity = self._capacity(stream)
         limit = capacity - len(prefix) if capacity else -1  # without DATAGRAMs not even an empty payload fits
         put = self._queue.put if split is None else partial(self._queue.put_split, split)
@@ -117,9 +129,16 @@ class H3Engine(H3Listener):
         stream = self._streams.get(stream_id)
         return self._capacity(stream) if stream is not None and stream.can_send else 0
 
+    @property
+    def _carries_capsules(self) -> bool:
+        """The peer has spoken and takes no DATAGRAM frames (digest D-14)."""
+        return self._settings is not None and not self._settings.h3_datagram
+
     def _capacity(self, stream: RequestStream) -> int:
-        if self._settings is None or not self._settings.h3_datagram:
+        if self._settings is None:
             return 0  # D-11: both SETTINGS and the transport parameter, or no DATAGRAM frames at all
+        if self._carries_capsules:
+            return MAX_HTTP_DATAGRAM_IN_CAPSULE
         return self._max_content(quarter_id_length=len(stream.quarter_id))
 
     def _max_content(self, *, quarter_id_length: int) -> int:
@@ -134,7 +153,7 @@ class H3Engine(H3Listener):
     @property
     def is_datagram_queue_full(self) -> bool:
         """See `Engine.is_datagram_queue_full`."""
-        return self._queue.is_full
+        return self._queue.is_full or self._capsules.is_full
 
     def ping(self) -> None:
         """See `Engine.ping`."""

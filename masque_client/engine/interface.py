@@ -335,7 +335,8 @@ class HttpEngine(Protocol):
     def datagram_capacity(self, stream_id: int) -> int:
         """Largest HTTP Datagram Payload, Context ID included, that can be sent now; 0 for none.
 
-        HTTP/3: what fits one QUIC packet. HTTP/2: any UDP payload, because capsules know no path MTU.
+        HTTP/3: what fits one QUIC packet. In capsules, over HTTP/2 and with a peer that takes no QUIC datagrams: any
+        UDP payload, because they know no path MTU.
         """
 
     @property

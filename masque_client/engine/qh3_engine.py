@@ -313,6 +313,9 @@ class Qh3Engine(H3Engine):
     def _max_frame(self) -> tuple[int, int]:
         return self._connection.sizes
 
+    def _unsent_bytes(self, stream_id: int) -> int:
+        return self._connection.get_send_buffer_size(stream_id)
+
     def _may_open_request(self) -> bool:
         return self._connection.may_open_request
 
@@ -326,7 +329,7 @@ class Qh3Engine(H3Engine):
             congestion_window=window,
             bytes_in_flight=in_flight,
             max_udp_payload=self._connection.sizes[0] if self._is_established else self.configuration.max_udp_payload,
-            datagrams_too_large=self._queue.too_large,
+            datagrams_too_large=self._queue.too_large + self._capsules.too_large,
             datagrams_expired=self._queue.expired,
             datagrams_stray=self._datagrams_stray,
             quic_version=self._connection.version,

@@ -111,7 +111,9 @@ class ProxyConnection:
 
     def carries(self, packet: int) -> bool:
         """Whether an inner packet of this many bytes fits now, with connection ids as long as ours."""
-        return self.http_version == 2 or inner_max(self.http.statistics().max_udp_payload) >= packet
+        if self.http.settings is not None and not self.http.settings.h3_datagram:
+            return True  # in capsules
+        return inner_max(self.http.statistics().max_udp_payload) >= packet
 
     def close(self, reason: str = "") -> None:
         """Say goodbye (CONNECTION_CLOSE, GOAWAY) and close the socket. Idempotent."""
@@ -209,7 +211,7 @@ async def require_masque(connection: ProxyConnection, host: str) -> ProxyConnect
 
     Raises:
         ConnectError: no SETTINGS in time.
-        ProxyRefused: no extended CONNECT (RFC 9220, RFC 8441), or no HTTP Datagrams over HTTP/3 (RFC 9297 §2.1.1).
+        ProxyRefused: no extended CONNECT (RFC 9220, RFC 8441).
     """
     try:
         await _check_settings(connection, host)
@@ -233,10 +235,7 @@ async def _check_settings(connection: ProxyConnection, host: str) -> None:
             hint="this host is no MASQUE proxy, or MASQUE is switched off there; check the name and port",
         )
     if version == 3 and not settings.h3_datagram:
-        raise ProxyRefused(
-            f"{host} does not offer HTTP Datagrams (RFC 9297 §2.1.1), which MASQUE needs",
-            hint="ask the operator to enable HTTP/3 datagrams; check the name and port",
-        )
+        logger.info("%s takes no QUIC datagrams: packets go in capsules on their stream (RFC 9297 §2.2)", host)
 
 
 def _nothing_listens(address: Address) -> ConnectError:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from masque_client.errors import RemoteProtocolError
 from masque_client.protocol.drops import DropReason
@@ -42,6 +43,12 @@ class Capsule:
 def encode_capsule(type: int, value: bytes) -> bytes:
     """Encode one capsule, for the content of the request stream after a 2xx."""
     return encode_varint(type) + encode_varint(len(value)) + value
+
+
+@lru_cache(maxsize=2048)
+def datagram_capsule_head(length: int) -> bytes:
+    """Type and length of a DATAGRAM capsule; packets come in few sizes."""
+    return encode_varint(CapsuleType.DATAGRAM) + encode_varint(length)
 
 
 class CapsuleReader:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from masque_client.engine import h3_rules
 from masque_client.engine.interface import Address, EngineName, TlsConfiguration
 from masque_client.errors import ConnectError, MasqueError, ProxyRefused, TlsError
 from masque_client.http import connector
@@ -134,13 +135,24 @@ def test_blocked_udp_is_fallen_back_from(run: Run, silently: bool) -> None:
     run(scenario)
 
 
-def test_a_proxy_whose_http3_has_no_masque(run: Run) -> None:
+def test_a_proxy_without_quic_datagrams_is_good_enough(run: Run) -> None:
+    async def scenario(bench: Bench) -> None:
+        connection = await connect(*bench.proxy.addresses[0], options(bench, min_packet=1280))
+        assert (connection.http_version, connection.fallback_reason) == (3, None)
+        connection.close()
+
+    run(scenario, "no-datagram")
+
+
+def test_a_proxy_whose_http3_has_no_masque(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(h3_rules, "settings_to_send", lambda configuration: {h3_rules.H3_DATAGRAM: 1})
+
     async def scenario(bench: Bench) -> None:
         connection = await connect(*bench.proxy.addresses[0], options(bench))
         assert (connection.http_version, connection.fallback_reason) == (2, "no MASQUE over HTTP/3")
         connection.close()
 
-    run(scenario, "no-datagram")
+    run(scenario)
 
 
 @pytest.mark.parametrize("silently", [True, False])
