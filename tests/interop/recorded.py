@@ -5,7 +5,6 @@ client 192.0.2.1 ───── 192.0.2.2 proxy (captured here),  TUN 10.89.0.1
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -14,13 +13,14 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from masque_client.testing.certificates import CertificateAuthority
 from masque_client.testing.echo import EchoTarget
 from masque_client.testing.netns import Lab, Namespace
 from tests.interop.dissector import Capture, Dissection, dissect
 from tests.interop.peers import connect_ip_go
+from tests.netns.commands import end, read_json
 
 CLIENT, PROXY = "192.0.2.1", "192.0.2.2"
 POOLS = ("10.89.0.0/24", "fd89::/64")
@@ -71,22 +71,21 @@ class Stage(NamedTuple):
         authority = CertificateAuthority.create(self.directory)
         credentials = authority.issue([PROXY])
         files = (f"--certificate={credentials.certificate}", f"--key={credentials.key}")
-        _next_line(self.proxy.spawn(*proxy, *files, stdout=subprocess.PIPE))
+        read_json(self.proxy.spawn(*proxy, *files, stdout=subprocess.PIPE))
         leak = self.directory / "leak"
         process = self.client.spawn(
             *(sys.executable, "-m", "masque_connect.main", *client, "--json", "--ca", str(authority.ca_file)),
             stdout=subprocess.PIPE,
             env=os.environ | {"SSLKEYLOGFILE": str(leak)},
         )
-        _next_line(process)
+        read_json(process)
         with ExitStack() as stack:
             with self.proxy.entered():
                 for address in (PROXY, *GATEWAYS):
                     for port in ECHO_PORTS:
                         stack.enter_context(EchoTarget("echo", (address, port)))
             talk(self.client)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(TIMEOUT_S) == 130
+        assert end(process, signal.SIGINT) == 130
         assert not leak.exists(), "the client wrote its secrets where its environment said"
         with self.client.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.sendto(_END_OF_SESSION, (PROXY, 9))
@@ -106,11 +105,3 @@ def exchange(where: Namespace, payload: bytes, host: str, port: int) -> None:
         sock.settimeout(TIMEOUT_S)
         sock.sendto(payload, (host, port))
         assert sock.recv(2048) == b"echo:" + payload
-
-
-def _next_line(process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line, f"it ended with {process.wait()}"
-    value: dict[str, Any] = json.loads(line)
-    return value

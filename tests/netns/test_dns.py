@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from masque_client.testing.netns import Lab, Namespace
+from tests.netns.commands import read_json
 
 pytestmark = pytest.mark.netns
 
@@ -19,11 +19,7 @@ pytestmark = pytest.mark.netns
 def start(namespace: Namespace, *command: str, log: Path) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
     with log.open("wb") as stderr:
         process = namespace.spawn(sys.executable, "-m", *command, stdout=subprocess.PIPE, stderr=stderr)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line, log.read_text()
-    value: dict[str, Any] = json.loads(line)
-    return process, value
+    return process, read_json(process)
 
 
 @pytest.mark.parametrize("engine", ["aioquic", "qh3"])

@@ -17,6 +17,7 @@ import pytest
 
 from masque_client.testing.netns import Lab, Namespace
 from masque_client.testing.ping import ping
+from tests.netns.commands import read_json
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
@@ -74,14 +75,6 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         yield Scene(client, router, proxy, read_json(server)["ca_file"])
 
 
-def read_json(process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line, f"it ended with {process.wait()}"
-    value: dict[str, Any] = json.loads(line)
-    return value
-
-
 def read_until(process: subprocess.Popen[bytes], path: int | None) -> dict[str, Any]:
     while (status := read_json(process))["mtu"]["path"] != path:
         pass
@@ -124,6 +117,13 @@ def test_the_device_follows_a_path_that_shrinks(scene: Scene, engine: str, tmp_p
 def test_a_path_too_narrow_for_ipv6_from_the_start(scene: Scene, tmp_path: Path) -> None:
     scene.set_path(1300)
     up = scene.start(log=tmp_path / "log")
+    status = read_json(up)
+    assert status["http_version"] == 2
+    assert status["mtu"]["tunnel"] == 1500
+    with scene.client.entered():
+        assert ping("fd99::1", count=3).received == 3
+
+
 def test_a_path_too_narrow_for_ipv6_where_http2_is_no_way_out(scene: Scene, tmp_path: Path) -> None:
     """RFC 9484 §7.2: the tunnel with IPv6 ends, and another one, without, takes its place."""
     up = scene.start("--http", "3", log=tmp_path / "log")
@@ -138,13 +138,6 @@ def test_a_path_too_narrow_for_ipv6_where_http2_is_no_way_out(scene: Scene, tmp_
     assert status["mtu"]["tunnel"] < 1280
     with scene.client.entered():
         assert ping("10.99.0.1", count=3).received == 3
-
-
-    status = read_json(up)
-    assert status["http_version"] == 2
-    assert status["mtu"]["tunnel"] == 1500
-    with scene.client.entered():
-        assert ping("fd99::1", count=3).received == 3
 
 
 def test_a_path_too_narrow_for_ipv6_in_mid_life(scene: Scene, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from masque_client.protocol.ip_session import AddressesAssigned, ConnectIpSessio
 from masque_client.protocol.session import Role
 from masque_client.protocol.uri_template import IpTemplate
 from masque_client.testing.netns import Lab, Namespace
+from tests.netns.commands import read_json
 from tests.unit.testing.proxy_client import Tunnel
 
 pytestmark = pytest.mark.netns
@@ -47,8 +47,7 @@ def lab() -> Iterator[tuple[Namespace, Namespace]]:
 def start(where: Namespace, directory: Path, *options: str) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
     command = [sys.executable, "-m", "masque_client.testing.proxy", *OPTIONS, *ROUTES, "--ca-dir", str(directory)]
     process = where.spawn(*command, *options, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    return process, json.loads(process.stdout.readline())
+    return process, read_json(process)
 
 
 async def ping(tunnel: Tunnel, destination: Any, size: int) -> bytes:
