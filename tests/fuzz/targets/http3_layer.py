@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from masque_client.engine.closing import Closing, Origin
-from masque_client.engine.h3_listener import H3Listener
+from masque_client.engine.h3_engine import H3Engine
 from masque_client.engine.interface import ConnectionClosed, EngineConfiguration
 from masque_client.errors import MasqueError
 from masque_client.protocol.varint import encode_varint
@@ -54,6 +54,7 @@ class StandIn:
 
     def __init__(self) -> None:
         self.events: deque[Any] = deque()
+        self.datagrams: list[bytes] = []
         self.closing: Closing | None = None
         self._next = {False: 0, True: 2}
 
@@ -89,7 +90,7 @@ class Http3Layer:
         self._events = events
         self._quic = StandIn()
         self._engine = engine = engine_class.__new__(engine_class)  # its constructor makes the real connection
-        H3Listener.__init__(engine, CONFIGURATION)
+        H3Engine.__init__(engine, CONFIGURATION)
         engine._connection = engine._quic = self._quic
         engine._is_established = engine._is_past_handshake = True
         engine._h3 = engine._create_h3()
