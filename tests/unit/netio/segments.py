@@ -14,10 +14,10 @@ NO_HEADER = bytes(10)
 
 
 def ones_complement_sum(data: bytes) -> int:
-    """RFC 1071, a word at a time."""
-    total = 0
-    for (word,) in struct.iter_unpack("!H", data + b"\0" * (len(data) % 2)):
-        total += word
+    """RFC 1071 §1, as it is written there."""
+    data += b"\0" * (len(data) % 2)
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total
 
