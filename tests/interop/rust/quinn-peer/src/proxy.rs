@@ -73,7 +73,13 @@ async fn serve(incoming: quinn::Incoming, settings: Arc<Settings>) -> Result<(),
         }
     });
     while let Some(request) = http.accept().await? {
-        let (request, mut stream) = request.resolve_request().await?;
+        let (request, mut stream) = match request.resolve_request().await {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                eprintln!("request: {error}"); // h3 has answered what it does not understand
+                continue;
+            }
+        };
         match open_target(&request, &settings).await {
             Ok(socket) => {
                 stream.send_response(Response::builder().header("capsule-protocol", "?1").body(())?).await?;
