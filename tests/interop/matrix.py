@@ -67,7 +67,7 @@ def run_cell(stage: Stage, feature: Feature) -> Cell:
     scenario = stage.scenario
     if reason := lack(scenario, feature):
         return skipped(scenario, feature, reason)
-    started = time.monotonic()
+    started, processes = time.monotonic(), stage.scene.started
     watchdog = threading.Timer(CELL_TIMEOUT_S, stage.kill)
     watchdog.start()
     try:
@@ -78,7 +78,7 @@ def run_cell(stage: Stage, feature: Feature) -> Cell:
         watchdog.cancel()
     status, detail = judge(status, detail, known_deviation(scenario, feature))
     seconds = round(time.monotonic() - started, 2)
-    log = stage.scene.tails() if status is Status.FAIL else ()
+    log = stage.scene.tails(processes) if status is Status.FAIL else ()
     return replace(skipped(scenario, feature, detail), status=status, seconds=seconds, log=log)
 
 

@@ -65,20 +65,20 @@ class Scene:
         command = tuple(launch.command)
         if launch.ready is not None:  # nobody would read its stdout
             command = ("sh", "-c", 'exec "$@" >&2', "sh", *command)
-        name = f"{name}-{len(self._actors)}"
-        actor = Actor(name, ("ip", "netns", "exec", where.name), command, self.directory)
+        log = Path(tempfile.mkdtemp(dir=self.directory))
+        actor = Actor(name, ("ip", "netns", "exec", where.name), command, log)
         self._actors.append(actor)
         return actor
 
-    def tails(self) -> list[str]:
-        """The last log lines of every process that said something, for a failure's report."""
-        return [f"{actor.name}: {line}" for actor in self._actors for line in actor.tail()]
+    @property
+    def started(self) -> int:
+        """How many processes have been started so far."""
+        return len(self._actors)
 
-    def processes_left(self) -> list[str]:
-        """What still runs in the namespaces; call when everything should have ended."""
-        self._stop_all()
-        namespaces = (self.client, self.proxy, self.target)
-        return [pid for namespace in namespaces for pid in namespace.run("ip", "netns", "pids", namespace.name).stdout]
+    def tails(self, since: int) -> list[str]:
+        """The last log lines of every process that runs, or was started after the first `since`."""
+        told = [actor for n, actor in enumerate(self._actors) if n >= since or actor.process.poll() is None]
+        return [f"{actor.name}: {line}" for actor in told for line in actor.tail()]
 
     def _stop_all(self) -> None:
         for actor in reversed(self._actors):
