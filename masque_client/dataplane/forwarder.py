@@ -9,6 +9,8 @@ Outbound (host → proxy), one readiness callback per batch:
 Inbound (proxy → host), within `HttpConnection.receive`:
     6. `SessionStream.on_datagrams` → `Session.receive_datagrams`, which merges packets into buffers and judges those
     7. `deliver` → `TunPort.write`
+    8. what the kernel has answered by then (TCP acknowledges while it takes a packet) goes stages 2 to 4 at once, and
+       leaves with the flush that ends every `receive`: no wake-up, system call or QUIC packet of its own
 
 Nothing awaits and nothing raises per packet; what is dropped is counted where it is dropped.
 """
@@ -69,29 +71,33 @@ class Forwarder:
 
     def on_tun_readable(self) -> None:
         """Stages 1 to 5."""
-        stream = self._stream
-        if stream is None:
-            return
-        buffers = self._tun.read(TUN_BATCH)
-        if not buffers:
-            return
-        outcome = stream.session.encapsulate(buffers, self._clock.now())
-        if outcome.replies:
-            self._tun.write_packets(outcome.replies)
-        self._send(stream, outcome.send)
+        if self._stream is not None and self._take_outbound(self._stream):
+            self._stream.flush()
 
     def resume(self) -> None:
         """The engine's queue has room again: first what waited, then the TUN device."""
         if self._stream is None:
             return
         waiting, self._waiting = self._waiting, []
-        self._send(self._stream, waiting)
+        if waiting:
+            self._send(self._stream, waiting)
+            self._stream.flush()
         if not self._waiting:
             self._read(True)
 
-    def _send(self, stream: SessionStream[Any], buffers: list[bytes]) -> None:
+    def _take_outbound(self, stream: SessionStream[Any]) -> bool:
+        """Stages 2 to 4; returns whether there is something to flush."""
+        buffers = self._tun.read(TUN_BATCH)
         if not buffers:
-            return
+            return False
+        outcome = stream.session.encapsulate(buffers, self._clock.now())
+        if outcome.replies:
+            self._tun.write_packets(outcome.replies)
+        if outcome.send:
+            self._send(stream, outcome.send)
+        return bool(outcome.send)
+
+    def _send(self, stream: SessionStream[Any], buffers: list[bytes]) -> None:
         taken = stream.send_payloads(buffers)
         if taken < len(buffers):
             self._waiting = buffers[taken:]
@@ -100,7 +106,6 @@ class Forwarder:
         for packets, size in map(self._tun.packing.measure, buffers):
             self.traffic.packets_out += packets
             self.traffic.bytes_out += size
-        stream.flush()
 
     def _read(self, wanted: bool) -> None:
         if wanted and not self._reading:
@@ -112,8 +117,10 @@ class Forwarder:
     # --- inbound ----------------------------------------------------------------------------------------------------
 
     def deliver(self, buffers: list[bytes]) -> None:
-        """Stage 7: hand decapsulated packets to the kernel."""
+        """Stages 7 and 8: hand decapsulated packets to the kernel. The connection flushes after it."""
         self._tun.write(buffers)
         for packets, size in map(self._tun.packing.measure, buffers):
             self.traffic.packets_in += packets
             self.traffic.bytes_in += size
+        if self._stream is not None and self._reading:
+            self._take_outbound(self._stream)

@@ -125,3 +125,5 @@ class IpRouter:
             self.undeliverable += len(buffers)
         else:
             self._tun.write(buffers)
+            if not self._waiting:
+                self._on_tun_readable()  # what was answered at once need not wait for another turn

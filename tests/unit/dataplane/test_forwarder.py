@@ -183,6 +183,35 @@ def test_inbound_packets_go_to_the_host(tun: Tun) -> None:
     assert (forwarder.traffic.packets_in, forwarder.traffic.bytes_in) == (2, 8)
 
 
+def test_what_the_host_answers_at_once_is_queued_for_the_flush_that_follows(tun: Tun) -> None:
+    stream = Stream()
+
+    async def scenario(forwarder: Forwarder) -> None:
+        tun.host.send(b"acknowledgement")  # before the loop could look
+        forwarder.deliver([b"data"])
+        assert stream.sent == [b"acknowledgement"]
+        assert stream.flushes == 0
+
+    forwarder = forward(tun, stream, scenario)
+    assert tun.received_by_host() == [b"data"]
+    assert forwarder.traffic.packets_out == 1
+
+
+def test_the_device_is_not_read_for_answers_while_packets_wait(tun: Tun) -> None:
+    stream = Stream(room=1)
+
+    async def scenario(forwarder: Forwarder) -> None:
+        for packet in (b"1", b"2"):
+            tun.host.send(packet)
+        await turns()
+        tun.host.send(b"3")
+        forwarder.deliver([b"data"])
+        assert tun.batches == [2]
+
+    forward(tun, stream, scenario)
+    assert stream.sent == [b"1"]
+
+
 def test_after_stop_nothing_is_read_and_resuming_is_harmless(tun: Tun) -> None:
     stream = Stream()
 
