@@ -12,8 +12,10 @@ from masque_client.engine import grease
 from masque_client.engine.interface import EngineName
 from masque_client.protocol.quic_invariants import QUIC_VERSION_1, QUIC_VERSION_2
 from masque_client.protocol.varint import parse_varint
+from tests.fuzz.quic_peer import ONE_RTT, seal
 from tests.fuzz.quic_peer import make_pair as make_pair_with_aioquic
 from tests.sim.link import Pair
+from tests.unit.engine import raw
 from tests.unit.engine.conftest import MakePair, open_tunnel, settle
 from tests.unit.engine.h2_peers import H2Pair, RawServer, SettingsFrame
 
@@ -121,3 +123,15 @@ def test_reserved_forms_fit_what_they_are_sent_in() -> None:
         assert all(0 <= value < 1 << 30 for value in grease.http3_setting().values())
         identifier, value = grease.http2_setting()
         assert identifier < 1 << 16 and value < 1 << 32
+
+
+def test_a_server_that_reads_no_such_stream_says_so(client_engine: EngineName) -> None:
+    """RFC 9114 §6.2: STOP_SENDING, with H3_STREAM_CREATION_ERROR, is how a server may answer; here after the end."""
+    pair = settle(make_pair_with_aioquic(client_engine))
+    pair.run(for_s=0.5)  # everything is acknowledged
+    (stream_id,) = [number for number in (2, 6, 10, 14) if number not in raw.quic(pair.server)._streams]
+    for _ in range(2):
+        packet = seal(raw.quic(pair.server), ONE_RTT, b"\x05" + bytes([stream_id]) + b"\x41\x03")
+        assert packet is not None
+        pair.inject(pair.client, packet)
+    open_tunnel(pair)
