@@ -53,14 +53,18 @@ outdated() {
     return 1
 }
 
+# Whether the optional compiled part can be built for the Python in .venv.
+can_compile() {
+    command -v cc >/dev/null &&
+        [ -e "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]
+}
+
 need_venv() {
     local extras=$1 stamp python
     stamp=.venv/installed-$(echo "$extras" | tr ',' '-')
     if [ -x .venv/bin/masque-connect ] && ! outdated "$stamp"; then
         return
     fi
-    command -v cc >/dev/null || install_packages gcc libc6-dev python3-dev ||
-        say "no C compiler, and none installable here: the TUN offload kernel stays in Python, and off"
     if [ ! -x .venv/bin/python ]; then
         python=$(find_python)
         say "creating .venv with $("$python" --version)"
@@ -70,6 +74,8 @@ need_venv() {
             "$python" -m venv .venv
         }
     fi
+    can_compile || { install_packages gcc libc6-dev python3-dev && can_compile; } ||
+        say "no C compiler or no Python.h, and not installable here: TUN offload is left out"
     say "installing masque-connect[$extras] into .venv"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
     touch "$stamp"

@@ -16,7 +16,7 @@ compiled = pytest.importorskip(
     "masque_client.netio.offload._compiled", reason="NEEDS a C compiler at installation: no parity to test"
 )
 
-quick = settings(derandomize=True, deadline=None, max_examples=200, database=None)
+quick = settings(derandomize=True, deadline=None, max_examples=100, database=None)
 
 SIZES = st.sampled_from([1, 2, 3, 20, 100, 101])
 FLAGS = st.sampled_from([ACK] * 6 + [ACK | PSH, ACK | ECE, ACK | FIN, ACK | CWR])
