@@ -176,7 +176,7 @@ class SessionStream(Generic[EventT]):
     def on_reset(self, error_code: int, error: RemoteProtocolError | None = None) -> None:
         """See `StreamHandler`."""
         self._guard(lambda: self.session.receive_reset(error_code))
-        self._abandon(error or ConnectionLost(f"the proxy reset the request stream: {describe(error_code)}"))
+        self._abandon(error or self._why_reset(error_code))
 
     def on_stop_sending(self, error_code: int) -> None:
         """A proxy's normal close is STOP_SENDING next to FIN; before the response it means nothing yet (H-31, F-4)."""
@@ -193,6 +193,18 @@ class SessionStream(Generic[EventT]):
         self._end(error)
 
     # --- errors and the end -----------------------------------------------------------------------------------------
+
+    def _why_reset(self, error_code: int) -> ConnectionLost:
+        """What a reset means. Its code decides nothing: any may stand for a `:protocol` that the server does not know.
+
+        RFC 9220 §3 asks for a 501 there, but hyperium's h3 resets with H3_MESSAGE_ERROR.
+        """
+        if self._opened.done():
+            return ConnectionLost(f"the proxy reset the request stream: {describe(error_code)}")
+        return ConnectionLost(
+            f"the proxy reset the request without an answer: {describe(error_code)}",
+            hint="it may not know this tunnel type, or have no room now; try again, or ask its operator",
+        )
 
     def _guard(self, receive: Callable[[], list[bytes] | None]) -> None:
         try:

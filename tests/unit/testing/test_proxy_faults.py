@@ -8,11 +8,14 @@ import ssl
 import httpx
 import pytest
 
-from masque_client.engine.interface import EngineName
+from masque_client.engine.interface import EngineName, Headers
 from masque_client.errors import ConnectionLost, ProxyRefused, RemoteProtocolError, TimedOut
+from masque_client.http.connection import RequestStream
+from masque_client.protocol.error_codes import H3ErrorCode
 from masque_client.protocol.ip_capsules import ANY_IPV4, ANY_IPV6, RequestedAddress
 from masque_client.protocol.ip_session import AddressesAssigned, RoutesAdvertised
 from masque_client.testing.certificates import CertificateAuthority
+from masque_client.testing.proxy_requests import RequestServer
 from tests.unit.testing.proxy_client import ENGINES, TIMEOUT_S, Bench, Echo, Run
 
 
@@ -112,6 +115,22 @@ def test_reset(run: Run, engine: EngineName) -> None:
             raise await tunnel.ended() or AssertionError("a reset is no clean end")
 
     run(scenario, "reset=0x10b", engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_reset_in_place_of_an_answer(run: Run, engine: EngineName, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As hyperium's h3 treats a `:protocol` it does not know: there is no tunnel that could have been lost."""
+
+    async def scenario(running: Bench) -> None:
+        with pytest.raises(ConnectionLost, match="without an answer: H3_MESSAGE_ERROR") as lost:
+            await running.open_ip()
+        assert "may not know this tunnel type" in lost.value.hint
+
+    def reset(_: RequestServer, stream: RequestStream, __: Headers) -> None:
+        stream.reset(H3ErrorCode.H3_MESSAGE_ERROR)
+
+    monkeypatch.setattr(RequestServer, "judge", reset)
+    run(scenario, engine=engine)
 
 
 def test_connection_close(run: Run) -> None:
