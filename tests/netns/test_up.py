@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from masque_client.netio.offload import ACTIVE, IS_WORTHWHILE
 from masque_client.testing.netns import Lab, Namespace, Snapshot
 from masque_client.testing.ping import ping
 from tests.netns.commands import PATIENCE_S, end, read_json
@@ -90,6 +91,16 @@ def test_it_configures_what_it_says_and_undoes_it(
         "error: interrupted",
         "hint: what the command had set up was undone",
     ]
+
+
+@pytest.mark.parametrize("options", [(), ("--no-offload",)], ids=["offload", "no-offload"])
+def test_it_says_whether_packets_cross_merged(scene: Scene, options: tuple[str, ...], tmp_path: Path) -> None:
+    process = scene.start("--interface", "tun7", *options, log=tmp_path / "log")
+    status = read_json(process)
+    link = scene.client.ip("-d", "link", "show", "dev", "tun7")[0]["linkinfo"]["info_data"]
+    assert status["offload"] == (ACTIVE if IS_WORTHWHILE and not options else "off")
+    assert link["vnet_hdr"] == (status["offload"] != "off")
+    assert end(process, signal.SIGTERM) == 130
 
 
 def wait_until_it_catches(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -16,7 +16,7 @@ NO_HEADER = bytes(10)
 def ones_complement_sum(data: bytes) -> int:
     """RFC 1071 §1, as it is written there."""
     data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total
