@@ -9,6 +9,7 @@ takes minutes.
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -90,6 +91,11 @@ class CrateProgram:
             command = ("install", self.crate, "--version", self.version, "--locked", "--bin", self.binary)
             _cargo(here, *command, "--root", root, "--target-dir", str(Path(root) / "objects"))
             shutil.move(Path(root) / "bin" / self.binary, output)
+
+
+def authorization(basic: str | None) -> tuple[str, ...]:
+    """The option that has a program of ours show or demand `USER:PASSWORD`: it sends or compares the whole field."""
+    return ("--authorization", f"Basic {base64.b64encode(basic.encode()).decode()}") if basic else ()
 
 
 def _find_rust(name: str, needs: tuple[str, ...]) -> str:

@@ -6,12 +6,11 @@ device by what its QUIC packets carry, and says nothing to a client of a connect
 
 from __future__ import annotations
 
-import base64
 from typing import Final
 
 from tests.interop.model import Protocol
 from tests.interop.peer import ClientTask, Launch, Peer, ProxyTask
-from tests.interop.rust_programs import RustProgram
+from tests.interop.rust_programs import RustProgram, authorization
 
 PROGRAM: Final = RustProgram("quiche-peer", needs=("cmake", "cc", "c++"), needs_libclang=True)
 
@@ -35,7 +34,7 @@ class Quiche(Peer):
                 *(str(PROGRAM.build()), "proxy", "--listen", task.listen, "--retry"),
                 *("--certificate", str(task.certificate), "--key", str(task.key)),
                 *(("--tun", "quiche0", *pools, *routes) if task.protocol is Protocol.IP else ()),
-                *_authorization(task.basic),
+                *authorization(task.basic),
             )
         )
 
@@ -44,14 +43,9 @@ class Quiche(Peer):
         return Launch(
             (
                 *(str(PROGRAM.build()), "client", "--template", task.template, "--ca", str(task.ca)),
-                *(*inside, "--target", task.target, *_authorization(task.basic)),
+                *(*inside, "--target", task.target, *authorization(task.basic)),
             )
         )
-
-
-def _authorization(basic: str | None) -> tuple[str, ...]:
-    """It compares and sends the field's whole value."""
-    return ("--authorization", f"Basic {base64.b64encode(basic.encode()).decode()}") if basic else ()
 
 
 PEERS = (Quiche(),)

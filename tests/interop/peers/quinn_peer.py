@@ -6,12 +6,11 @@ program is in rust/quinn-peer.
 
 from __future__ import annotations
 
-import base64
 from typing import Final
 
 from tests.interop.model import Protocol
 from tests.interop.peer import ClientTask, Launch, Peer, ProxyTask
-from tests.interop.rust_programs import RustProgram
+from tests.interop.rust_programs import RustProgram, authorization
 
 PROGRAM: Final = RustProgram("quinn-peer", needs=("cc",))
 
@@ -32,7 +31,7 @@ class Quinn(Peer):
             (
                 *(str(PROGRAM.build()), "proxy", "--listen", task.listen),
                 *("--certificate", str(task.certificate), "--key", str(task.key)),
-                *_authorization(task.basic),
+                *authorization(task.basic),
             )
         )
 
@@ -40,14 +39,9 @@ class Quinn(Peer):
         return Launch(
             (
                 *(str(PROGRAM.build()), "client", "--template", task.template, "--ca", str(task.ca)),
-                *("--forward", task.local, "--target", task.target, *_authorization(task.basic)),
+                *("--forward", task.local, "--target", task.target, *authorization(task.basic)),
             )
         )
-
-
-def _authorization(basic: str | None) -> tuple[str, ...]:
-    """It compares and sends the field's whole value."""
-    return ("--authorization", f"Basic {base64.b64encode(basic.encode()).decode()}") if basic else ()
 
 
 PEERS = (Quinn(),)

@@ -88,7 +88,7 @@ class SingBox(Peer):
 class SingBoxHttp2(SingBox):
     """Over HTTP/2, packets in capsules."""
 
-    name = "sing-box (HTTP/2)"
+    name = "sing-box-h2"
     stack = "Go, net/http2"
     http = "2"
 
