@@ -19,7 +19,6 @@ from tests.interop.wire import InnerUdp, type_length_values, udp_inside, variabl
 
 pytestmark = [
     pytest.mark.netns,
-    pytest.mark.slow,
     pytest.mark.skipif(
         missing_tools() is not None, reason=f"NEEDS {missing_tools()} (apt-get install tshark): nobody reads the wire"
     ),
@@ -119,6 +118,7 @@ def assert_accepted(proxy: End, streams: set[int]) -> None:
         assert headers == [(b":status", b"200"), (b"capsule-protocol", b"?1")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["aioquic", "qh3"])
 def test_connect_udp_over_http3(stage: Stage, engine: str) -> None:
     """RFC 9298 §5: quarter stream ID, Context ID 0, the UDP payload; nothing on the stream."""
@@ -138,6 +138,7 @@ def test_connect_udp_over_http3(stage: Stage, engine: str) -> None:
     assert set(client.content.values()) | set(proxy.content.values()) <= {b""}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["aioquic", "qh3"])
 def test_connect_ip_over_http3(stage: Stage, engine: str) -> None:
     """RFC 9484 §6: quarter stream ID, Context ID 0, one whole IP packet; configuration in capsules on the stream."""
@@ -154,6 +155,7 @@ def test_connect_ip_over_http3(stage: Stage, engine: str) -> None:
     assert_packets(http3_payloads(client), http3_payloads(proxy))
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("engine", ["aioquic", "qh3"])
 def test_connect_ip_with_connect_ip_go(stage: Stage, engine: str) -> None:
     """The same with a proxy that is not ours, where nobody agrees out of habit."""
@@ -173,6 +175,7 @@ def test_connect_ip_with_connect_ip_go(stage: Stage, engine: str) -> None:
     assert_packets(http3_payloads(client), http3_payloads(proxy))
 
 
+@pytest.mark.slow
 def test_connect_udp_over_http2(stage: Stage) -> None:
     """RFC 9297 §3.5: DATAGRAM capsules, which hold a Context ID and the UDP payload."""
     seen = stage.run(stage.our_proxy("auto"), [*UDP_COMMAND, "--http", "2"], talk_through_ports)
@@ -188,6 +191,7 @@ def test_connect_udp_over_http2(stage: Stage) -> None:
     assert proxy.content == {1: b"\x00\x16\x00echo:" + HELLO, 3: b"\x00\x0e\x00echo:" + OTHER_HELLO}
 
 
+@pytest.mark.slow
 def test_connect_ip_over_http2(stage: Stage) -> None:
     """The same capsules, and DATAGRAM capsules that hold a Context ID and one whole IP packet."""
     seen = stage.run(stage.our_proxy("auto"), [*UP_COMMAND, "--http", "2"], talk_through_tunnel)
