@@ -115,11 +115,12 @@ def add_authentication(parser: argparse.ArgumentParser) -> None:
 
 
 def add_grease(parser: argparse.ArgumentParser) -> None:
-    """--grease."""
+    """--grease and --no-grease; neither is None."""
     parser.add_argument(
         "--grease",
-        action="store_true",
-        help="send reserved capsules and datagrams that proxies must ignore; some end the tunnel instead",
+        action=argparse.BooleanOptionalAction,
+        help="reserved capsules and contexts too, which some proxies end a tunnel for (default: reserved values where "
+        "a connection begins, which peers must ignore; with --no-grease not even those)",
     )
 
 

@@ -139,6 +139,7 @@ async def open_routing(options: argparse.Namespace, clock: Clock) -> AsyncIterat
             http=options.http,
             memory=shared.memory(tls),
             certificate_origin=authenticator.origin,
+            grease=options.grease is not False,
         )
         pool = ProxyPool(dial, clock)
         stack.push_async_callback(pool.close)
@@ -150,7 +151,7 @@ async def open_routing(options: argparse.Namespace, clock: Clock) -> AsyncIterat
             failover=options.failover,
             authenticator=authenticator,
             patience_s=options.timeout,
-            grease=options.grease,
+            grease=bool(options.grease),
             on_failure=_ProxyRemarks(clock).add if len(choice.candidates) > 1 else lambda proxy, error: None,
         )
         routing = Routing(choice, router)

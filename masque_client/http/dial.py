@@ -54,6 +54,7 @@ class ConnectOptions:
     `query_https` asks the DNS for HTTPS records (RFC 9460), None for never; `memory` knows what worked last time.
     `resolve` looks names up; `known_address` is where the proxy was last, for when its name does not resolve.
     `certificate_origin` is the one host (lower case) and port that our client certificate is for, None for any.
+    `grease` as in `EngineConfiguration`.
     `violations` counts, over all connections made with these options, the rules that proxies broke, by clause.
     """
 
@@ -68,6 +69,7 @@ class ConnectOptions:
     certificate_origin: Address | None = None
     resolve: Resolve = resolve_system
     known_address: Address | None = None
+    grease: bool = True
     violations: Counter[str] = field(default_factory=Counter, compare=False)
     congestion_control: CongestionControl = CongestionControl.AUTO
 
@@ -147,6 +149,7 @@ async def _handshake(
             tls=options.tls,
             max_udp_payload=max_udp_payload,
             congestion_control=options.congestion_control,
+            grease=options.grease,
         ),
     )
     link = UdpLink(
@@ -181,7 +184,8 @@ async def dial_http2(address: Address, host: str, options: ConnectOptions, clock
     """
     logger.debug("dialling %s over TCP", address)
     link = await TcpLink.dial(address, host, options.tls, mark=options.mark)
-    engine = H2Engine(EngineConfiguration(server_name=host, tls=options.tls), link.peer_certificate)
+    configuration = EngineConfiguration(server_name=host, tls=options.tls, grease=options.grease)
+    engine = H2Engine(configuration, link.peer_certificate)
     http = HttpConnection(engine, link.send, clock, on_closed=lambda _: link.close(), violations=options.violations)
     connection = ProxyConnection(http, link, address)
     try:

@@ -48,6 +48,7 @@ class Opener:
             min_packet=MIN_IPV6_MTU,
             memory=options.memory,
             certificate_origin=options.authenticator.origin,
+            grease=options.grease is not False,
             resolve=resolve_past_tunnels(DEFAULT_FWMARK),
             query_https=query_marked_with(DEFAULT_FWMARK),
         )
@@ -124,7 +125,7 @@ class Opener:
         assert isinstance(template, IpTemplate)
 
         async def ask(target: RequestTarget, fields: Headers) -> Carrier:
-            carrier = Carrier(proxy, connection, grease=self._options.grease)
+            carrier = Carrier(proxy, connection, grease=bool(self._options.grease))
             await carrier.stream.open(connection.http, ip_request_headers(target, fields))
             return carrier
 

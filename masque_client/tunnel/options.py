@@ -33,7 +33,7 @@ class TunnelOptions:
         engine, congestion_control, tls: see `EngineConfiguration`.
         http: see `HttpVersion`.
         authenticator: the user's request header fields, and credentials. Never logged.
-        grease: see `SessionStream`.
+        grease: None: connections say what means nothing (`EngineConfiguration`); True: sessions, too; False: neither.
         patience_s: how long to wait, in total, for a proxy that says when to come back (`tunnel.patience`).
         give_up_after_s: how long a tunnel that was up may be down; None for ever, and 0 ends it when it is lost.
         refresh_proxies: asked for newer `proxies` while the tunnel is down; None where they cannot change.
@@ -53,7 +53,7 @@ class TunnelOptions:
     tls: TlsConfiguration = field(default_factory=TlsConfiguration)
     http: HttpVersion = HttpVersion.AUTO
     authenticator: Authenticator = field(default_factory=Authenticator)
-    grease: bool = False
+    grease: bool | None = None
     patience_s: float = 0.0
     give_up_after_s: float | None = None
     refresh_proxies: Callable[[], Awaitable[ProxyChoice]] | None = None

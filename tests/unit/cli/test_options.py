@@ -124,3 +124,8 @@ def test_credentials_that_cannot_work(command: list[str], words: list[str], erro
     with pytest.raises(ConfigurationError, match=error) as caught:
         authenticator(build_parser().parse_args(arguments))
     assert "hunter2" not in str(caught.value) + caught.value.hint
+
+
+@pytest.mark.parametrize(("given", "meant"), [([], None), (["--grease"], True), (["--no-grease"], False)])
+def test_grease_may_be_wanted_refused_or_not_mentioned(given: list[str], meant: bool | None) -> None:
+    assert build_parser().parse_args(["up", "proxy.example", *given]).grease is meant

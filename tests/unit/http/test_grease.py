@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -89,3 +89,21 @@ class _Echo(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self._transport.sendto(data, addr)
+
+
+@pytest.mark.parametrize("http", [HttpVersion.HTTP_3, HttpVersion.HTTP_2])
+@pytest.mark.parametrize("greased", [True, False])
+@in_loop
+async def test_settings_of_a_connection(http: HttpVersion, greased: bool, tmp_path: Path) -> None:
+    async with bench(CertificateAuthority.create(tmp_path), h2_listen=[("127.0.0.1", 0)]) as running:
+        options = ConnectOptions(tls=TlsConfiguration(ca_file=running.ca_file), http=http, grease=greased)
+        connection = await connect(*running.proxy.addresses[0], options)
+        running.connections.append(connection)
+        (server,) = [*running.proxy.listener.connections, *running.proxy.http2.connections]
+        await running.open_udp("127.0.0.1", 9, connection=connection)  # by now all that was said first has arrived
+        engine: Any = server.engine
+        if http is HttpVersion.HTTP_3:
+            reserved = [key for key in engine._h3.received_settings if key >= 0x21 and key % 0x1F == 2]
+        else:
+            reserved = [int(key) for key in engine._h2.remote_settings if int(key) & 0x0F0F == 0x0A0A]
+        assert len(reserved) == greased
