@@ -13,6 +13,7 @@ from tests.fuzz.choices import encode_steps
 from tests.fuzz.targets import CORPUS
 from tests.fuzz.targets.http3 import GOOD_SETTINGS
 from tests.unit.engine import raw
+from tests.unit.netio.segments import Packet
 from tests.vectors import dns, masque, ra
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -77,6 +78,19 @@ def packets() -> Seeds:
     for name, number in extensions.items():
         body = bytes((58, 0, 0, 8, 0, 0, 0, 0)) * 2
         yield f"ipv6 {name}", b"\0\x05\0\x60\0\0\0" + len(body).to_bytes(2) + bytes((number, 64)) + addresses + body
+
+
+def offload() -> Seeds:
+    for name, packet in {
+        "tcp": Packet(bytes(range(90))),
+        "tcp ipv6": Packet(bytes(range(90)), version=6, options=bytes.fromhex("0101080a0000000100000002")),
+        "udp": Packet(bytes(range(90)), is_tcp=False),
+        "udp ipv6": Packet(bytes(range(90)), version=6, is_tcp=False),
+    }.items():
+        train, acknowledgement = packet.cut(30), bytes(packet.but(payload=b""))
+        yield f"{name} train", encode_steps(*((0, 0, segment) for segment in (*train, acknowledgement)))
+        yield f"{name} damaged", encode_steps((1, 0, train[0]), (1, 0, train[1][:-1] + b"x"), (1, 0, train[2]))
+        yield f"{name} super-packet", encode_steps((2, 0, packet.super_packet(30)))
 
 
 def quic_headers() -> Seeds:
@@ -196,6 +210,7 @@ SEEDS = {
     "sessions": sessions,
     "dns-capsules": dns_capsules,
     "packets": packets,
+    "offload": offload,
     "quic-headers": quic_headers,
     "pvd": pvd,
     "pvd-fields": pvd_fields,

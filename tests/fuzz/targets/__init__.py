@@ -36,6 +36,7 @@ TARGETS = {
     "sessions": Target.named("sessions"),
     "dns-capsules": Target.named("dns_capsules"),
     "packets": Target.named("packets"),
+    "offload": Target.named("offload"),
     "quic-headers": Target.named("quic_headers"),
     "pvd": Target.named("pvd"),
     "pvd-fields": Target.named("pvd_fields"),
