@@ -19,8 +19,9 @@ from urllib.parse import urljoin
 
 from masque_client.engine.interface import TlsConfiguration
 from masque_client.errors import ConfigurationError, PvdError, PvdUnavailable, TimedOut
+from masque_client.netio.resolver import Resolve, resolve_system
 from masque_client.pvd.http_fields import CacheControl, parse_etag, parse_http_date, parse_retry_after
-from masque_client.pvd.https import HttpsResponse, Resolve, client_ssl_context, https_get, resolve_system
+from masque_client.pvd.https import HttpsResponse, client_ssl_context, https_get
 from masque_client.pvd.model import MAX_LIFETIME, PvdDocument, parse_pvd
 from masque_client.pvd.names import HostPort
 from masque_client.pvd.policy import DEFAULT_POLICY, ParsePolicy

@@ -13,7 +13,7 @@ import os
 import socket
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ import httpx
 
 from masque_client.engine.interface import Address, TlsConfiguration
 from masque_client.errors import ConfigurationError, ConnectError, MasqueError, NameResolutionError, PvdError, TlsError
+from masque_client.netio.resolver import Resolve
 from masque_client.pvd import early_options
 from masque_client.pvd.early_options import SocketOption
 from masque_client.pvd.json_strict import MAX_BODY_BYTES
@@ -29,9 +30,6 @@ from masque_client.pvd.names import HTTPS_PORT, HostPort
 
 CONNECT_TIMEOUT_S = 5.0
 """For all of a host's addresses together."""
-
-Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
-"""Host and port to the addresses to try, best first; raises `NameResolutionError`."""
 
 # OpenSSL's verification codes (x509_vfy.h) for which a person can be told more than "certificate verify failed".
 _X509_NOT_YET_VALID = 9
@@ -49,15 +47,6 @@ class HttpsResponse:
     status: int
     headers: httpx.Headers
     content: bytes
-
-
-async def resolve_system(host: str, port: int) -> Sequence[Address]:
-    """Ask the system's resolver."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:
-        raise NameResolutionError(f"{host} does not resolve: {_reason(error)}") from error
-    return [(str(address[0]), int(address[1])) for *_, address in found]
 
 
 def client_ssl_context(tls: TlsConfiguration) -> ssl.SSLContext:

@@ -20,9 +20,9 @@ import dns.rdatatype
 
 from masque_client.engine.interface import Address, TlsConfiguration
 from masque_client.errors import NameResolutionError, PvdError, TimedOut
+from masque_client.netio.resolver import Resolve
 from masque_client.pvd.discover import Discovery, discover
 from masque_client.pvd.fetch import DEFAULT_OPTIONS, FetchOptions
-from masque_client.pvd.https import Resolve
 from masque_client.pvd.ra import RouterAdvertisement
 from masque_client.pvd.ra_socket import RouterAdvertisementSocket
 from masque_client.pvd.source import PvdSource

@@ -33,7 +33,8 @@ NAME = "proxy.masque.test"
 PATIENCE_S = 60.0
 """For a machine with other things to do. What a person waits on an idle one is in the README."""
 SERVICE = "10.99.0.1"
-FLOW_BYTES = 1 << 20
+FLOW_BYTES = 1 << 15
+"""Little enough to wait in the sender's buffer."""
 
 
 class Scene:
@@ -148,6 +149,7 @@ def wait_state(up: subprocess.Popen[bytes], state: str) -> dict[str, Any]:
 
 
 def end(process: subprocess.Popen[bytes], number: signal.Signals) -> int:
+    """A proxy that gets SIGTERM says goodbye, and is missed at once; after SIGKILL that takes about 8 s of silence."""
     process.send_signal(number)
     process.communicate(timeout=20)
     return process.returncode
@@ -199,7 +201,7 @@ def test_a_proxy_that_moves_to_another_port_is_found_in_its_document(scene: Scen
     proxy = scene.start_proxy()
     up = scene.start_up("--http", "3", proxy=NAME)
     assert wait_state(up, "connected")["proxy"] == NAME
-    end(proxy, signal.SIGKILL)
+    end(proxy, signal.SIGTERM)
     scene.start_proxy("10.9.0.2", 4433)
     assert wait_state(up, "connected")["proxy"] == f"{NAME}:4433"
 
@@ -208,7 +210,7 @@ def test_other_addresses_replace_the_old_ones(scene: Scene) -> None:
     proxy = scene.start_proxy()
     up = scene.start_up()
     before = wait_state(up, "connected")
-    end(proxy, signal.SIGKILL)
+    end(proxy, signal.SIGTERM)
     scene.start_proxy("10.9.0.2", 443, "--pool4", "10.90.0.0/24")
     after = wait_state(up, "connected")
     assert after["addresses"] != before["addresses"]
@@ -218,11 +220,25 @@ def test_other_addresses_replace_the_old_ones(scene: Scene) -> None:
     ]
 
 
+def test_it_is_not_back_before_a_probe_is(scene: Scene) -> None:
+    """A proxy without a device of its own takes packets and forwards none."""
+    proxy = scene.start_proxy()
+    up = scene.start_up("--http", "3")
+    wait_state(up, "connected")
+    end(proxy, signal.SIGTERM)
+    useless = scene.start_proxy("10.9.0.2", 443, "--tun", "none")
+    while "nothing came back through it" not in (status := read_line(up))["reason"]:
+        assert status["state"] == "reconnecting"
+    end(useless, signal.SIGTERM)
+    scene.start_proxy()
+    assert wait_state(up, "connected")["verified"]
+
+
 def test_ctrl_c_while_it_reconnects_undoes_everything(scene: Scene) -> None:
     proxy = scene.start_proxy()
     up = scene.start_up()
     wait_state(up, "connected")
-    end(proxy, signal.SIGKILL)
+    end(proxy, signal.SIGTERM)
     wait_state(up, "reconnecting")
     assert end(up, signal.SIGINT) == 130
     assert scene.before.difference(scene.client.snapshot()) == []
@@ -233,7 +249,7 @@ def test_refused_credentials_end_it(scene: Scene) -> None:
     proxy = scene.start_proxy()
     up = scene.start_up()
     wait_state(up, "connected")
-    end(proxy, signal.SIGKILL)
+    end(proxy, signal.SIGTERM)
     scene.start_proxy("10.9.0.2", 443, "--auth", "basic:ann:secret")
     up.communicate(timeout=PATIENCE_S)
     assert up.returncode == 5, scene.log
@@ -270,13 +286,14 @@ def start_full_tunnel(scene: Scene, address: str) -> tuple[subprocess.Popen[byte
 
 def test_under_a_full_tunnel_name_and_document_are_asked_for_past_it(scene: Scene) -> None:
     up, proxy = start_full_tunnel(scene, "198.51.100.1")
-    end(proxy, signal.SIGKILL)
-    with scene.client.entered():
-        assert ping(SERVICE, count=1, wait_s=0.1).received == 0
-    wait_state(up, "reconnecting")
-    with scene.resolver("198.51.100.53", "198.51.100.2"), scene.watched() as leaked:
-        scene.start_proxy("198.51.100.2", 4433, "--route", "0.0.0.0/0")
-        after = wait_state(up, "connected")
+    with scene.watched() as leaked:
+        end(proxy, signal.SIGTERM)
+        wait_state(up, "reconnecting")
+        with scene.client.entered():
+            assert ping(SERVICE, count=10, wait_s=0.1).received == 0
+        with scene.resolver("198.51.100.53", "198.51.100.2"):
+            scene.start_proxy("198.51.100.2", 4433, "--route", "0.0.0.0/0")
+            after = wait_state(up, "connected")
         assert leaked() == 0
     assert after["proxy_address"] == "198.51.100.2"
     assert after["proxy"] == f"{NAME}:4433"
@@ -289,7 +306,7 @@ def test_where_reverse_paths_are_filtered_the_proxy_is_heard_where_it_was(scene:
     for key in ("all", "default", scene.client_device):
         scene.client.sysctl(f"net.ipv4.conf.{key}.rp_filter", 1)
     up, proxy = start_full_tunnel(scene, "198.51.100.1")
-    end(proxy, signal.SIGKILL)
+    end(proxy, signal.SIGTERM)
     wait_state(up, "reconnecting")
     scene.start_proxy("198.51.100.1", 443, "--route", "0.0.0.0/0")
     assert wait_state(up, "connected")["proxy_address"] == "198.51.100.1"

@@ -22,8 +22,8 @@ from masque_client.errors import (
     TimedOut,
     TlsError,
 )
+from masque_client.netio.resolver import resolve_system
 from masque_client.pvd.fetch import FetchOptions, fetch_pvd
-from masque_client.pvd.https import resolve_system
 from masque_client.pvd.json_strict import MAX_BODY_BYTES
 from masque_client.pvd.model import PvdDocument
 from masque_client.pvd.source import PvdSource
