@@ -36,10 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         chosen = scenarios(options.peer, options.engine or ENGINES)
+        if options.write_readme:
+            report.replace_block(README.read_text(), "")
     except ValueError as error:
         parser.error(str(error))
     features = options.feature or (QUICK if options.quick else tuple(Feature))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # namespaces and processes end with the scenes
     remarks = Console(stderr=True, highlight=False)
     cells: list[Cell] = []
     for scenario in chosen:
@@ -76,6 +77,7 @@ def _feature(text: str) -> Feature:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # namespaces and processes end with the scenes
     try:
         sys.exit(main())
     except KeyboardInterrupt:

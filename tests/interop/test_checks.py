@@ -70,7 +70,7 @@ def test_without_faults_everything_passes(scene: Scene, protocol: Protocol) -> N
         ("drop-datagrams", Protocol.UDP, Feature.ECHO, "no answer"),
         ("max-payload=1100", Protocol.UDP, Feature.MTU, "no answer to 1200 bytes"),
         ("refuse=500", Protocol.IP, Feature.AUTH, "exit code 8 instead of 5"),
-        ("refuse=403", Protocol.UDP, Feature.NOT_FOUND, "404 is not named"),
+        ("refuse=403", Protocol.IP, Feature.NOT_FOUND, "404 is not named"),
     ],
 )
 def test_a_fault_fails_its_cell(scene: Scene, fault: str, protocol: Protocol, feature: Feature, symptom: str) -> None:
@@ -79,7 +79,6 @@ def test_a_fault_fails_its_cell(scene: Scene, fault: str, protocol: Protocol, fe
     stage.close_proxy()
     assert cell.status is Status.FAIL
     assert symptom in cell.detail
-    assert cell.log
 
 
 def test_a_proxy_that_lets_everybody_in_fails(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,3 +92,4 @@ def test_a_proxy_that_lets_everybody_in_fails(scene: Scene, monkeypatch: pytest.
     cell = run_cell(stage, Feature.AUTH)
     stage.close_proxy()
     assert (cell.status, "although the proxy refused" in cell.detail) == (Status.FAIL, True)
+    assert any(line.startswith("refused: ") for line in cell.log)
