@@ -82,6 +82,8 @@ def test_it_configures_what_it_says_and_undoes_it(
     assert scene.client.route_to("10.99.0.1")["dev"] == "tun7"
     assert scene.client.route_to("fd99::1")["dev"] == "tun7"
     assert scene.client.route_to("10.9.0.2")["dev"] != "tun7"
+    assert status["full_ipv6"] is True
+    assert status["violations"] == {}
     with scene.client.entered():
         assert ping("10.99.0.1", count=3).received == 3
         assert ping("fd99::1", count=3).received == 3
