@@ -85,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    if options.log_level == "warning":
+        logging.getLogger("quic").setLevel(logging.ERROR)  # qh3 warns of every client that says goodbye
     try:
         configuration, ready = _configure(options)
     except ValueError as error:

@@ -95,6 +95,9 @@ class RequestServer:
             return
         if faults.informational is not None:
             stream.send_headers([(b":status", str(faults.informational).encode())])
+        if dict(headers).get(b":method") != b"CONNECT":
+            self._answer_no(stream, 405, [(b"allow", b"CONNECT")])  # the PvD document is served over HTTP/1.1
+            return
         try:
             request = parse_connect_request(headers)
         except RemoteProtocolError as error:

@@ -23,13 +23,16 @@ from masque_client.errors import (
     ProxyRefused,
     TlsError,
 )
+from masque_client.http.connector import ConnectOptions, HttpVersion, connect
+from masque_client.protocol.ip_session import ConnectIpSession
 from masque_client.protocol.mtu import inner_max
 from masque_client.protocol.quic_invariants import parse_long_header
+from masque_client.protocol.session import Role
 from masque_client.protocol.uri_template import RequestTarget
 from masque_client.testing.certificates import CertificateAuthority
 from masque_client.testing.credentials import Authentication
 from masque_client.testing.proxy import MasqueProxy, ProxyConfiguration, answer_size
-from tests.unit.testing.proxy_client import TIMEOUT_S, Bench, Run, bench
+from tests.unit.testing.proxy_client import TIMEOUT_S, Bench, Run, Tunnel, bench
 
 # --- packets --------------------------------------------------------------------------------------------------------
 
@@ -79,6 +82,24 @@ def test_requests_that_match_nothing(run: Run, authority: CertificateAuthority) 
             assert refused.value.status in (404, 501)
 
     run(scenario, ip_path=None)
+
+
+@pytest.mark.parametrize("http", [HttpVersion.HTTP_2, HttpVersion.HTTP_3])
+def test_other_methods_are_refused_and_not_malformed(
+    run: Run, authority: CertificateAuthority, http: HttpVersion
+) -> None:
+    """Such as a browser's GET of the PvD document over HTTP/2."""
+    get = [(b":method", b"GET"), (b":scheme", b"https"), (b":path", b"/.well-known/pvd"), (b":authority", b"127.0.0.1")]
+
+    async def scenario(running: Bench) -> None:
+        options = ConnectOptions(http=http, tls=TlsConfiguration(ca_file=authority.ca_file))
+        connection = await connect(*running.proxy.addresses[0], options)
+        running.connections.append(connection)
+        with pytest.raises(ProxyRefused) as refused:
+            await Tunnel(ConnectIpSession(Role.CLIENT)).stream.open(connection.http, get)
+        assert refused.value.status == 405
+
+    run(scenario, h2_listen=[("127.0.0.1", 0)])
 
 
 def test_bad_variables_are_a_400(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
