@@ -178,15 +178,8 @@ class _Scenario:
 
     def _fail_over(self, association: SocksAssociation) -> None:
         """The very first datagram finds the dead proxy first."""
-        seconds = self._exchange(association, "named")
-        seen = self._seen_from("named")
-        self.result["failover"] = {
-            "ok": seconds <= MAX_FAILOVER_S and seen == LIGHT,
-            "seconds": round(seconds, 3),
-            "limit_seconds": MAX_FAILOVER_S,
-            "through": seen,
-        }
-        remark(f"the dead proxy cost {seconds:.2f} s, then {seen} carried the flow")
+        self.result["failover"] = done = self._timed_exchange(association, "named", LIGHT)
+        remark(f"the dead proxy cost {done['seconds']:.2f} s, then {done['through']} carried the flow")
 
     def _route(self, association: SocksAssociation) -> None:
         flows = []
@@ -212,15 +205,8 @@ class _Scenario:
     def _reopen(self, association: SocksAssociation) -> None:
         """The proxy of an open flow goes away; the flow's next datagrams find another one."""
         self.workshop.stop(self.actors[LIGHT])
-        seconds = self._exchange(association, "other")
-        seen = self._seen_from("other")
-        self.result["reopening"] = {
-            "ok": seconds <= MAX_FAILOVER_S and seen == FULL,
-            "seconds": round(seconds, 3),
-            "limit_seconds": MAX_FAILOVER_S,
-            "through": seen,
-        }
-        remark(f"light went away; {seconds:.2f} s later {seen} carried its flow")
+        self.result["reopening"] = done = self._timed_exchange(association, "other", FULL)
+        remark(f"light went away; {done['seconds']:.2f} s later {done['through']} carried its flow")
 
     def _refuse(self) -> None:
         """Documents that somebody has tampered with, and a destination that must not go directly."""
@@ -255,6 +241,15 @@ class _Scenario:
         remark(f"refused: {', '.join(str(entry['what']) for entry in refused)}")
 
     # --- traffic ----------------------------------------------------------------------------------------------------
+
+    def _timed_exchange(self, association: SocksAssociation, target: str, wanted: str) -> dict[str, Any]:
+        seconds, seen = self._exchange(association, target), self._seen_from(target)
+        return {
+            "ok": seconds <= MAX_FAILOVER_S and seen == wanted,
+            "seconds": round(seconds, 3),
+            "limit_seconds": MAX_FAILOVER_S,
+            "through": seen,
+        }
 
     def _exchange(self, association: SocksAssociation, name: str) -> float:
         """Seconds from the first datagram to the answer of this target; asked again and again, as DNS would be."""
