@@ -136,11 +136,8 @@ class Qh3Engine(H3Engine):
 
     def _receive_quic(self, batch: Sequence[ReceivedBuffer], now: float) -> None:
         self._now = now
-        receive = self._connection.receive_train
         try:
-            for data, segment_size, address in batch:
-                if data:
-                    receive(data, segment_size, address, now)
+            self._connection.receive([buffer for buffer in batch if buffer[0]], now)
         except QuicConnectionError as error:
             self._fail(error)
         if not self._is_established:

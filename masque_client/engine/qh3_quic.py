@@ -11,8 +11,9 @@ except on the packet's road: there `has_known_core` decides once between the cor
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
@@ -23,7 +24,7 @@ from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
 
 from masque_client.engine.closing import CRYPTO_ERROR, CRYPTO_FRAME, NO_COMMON_VERSION, Closing, Origin
 from masque_client.engine.h3_listener import CONNECTION_ID_BYTES
-from masque_client.engine.interface import Address
+from masque_client.engine.interface import Address, ReceivedBuffer
 from masque_client.engine.pacing import BURST_S
 from masque_client.engine.version_negotiation import by_our_preference, find_downgrade
 from masque_client.protocol.mtu import max_http_datagram
@@ -39,11 +40,16 @@ _DATAGRAM_OVERHEAD = 1 + CONNECTION_ID_BYTES + 2 + 16 + 3
 
 _DATAGRAM = "datagram"
 _data_and_address = itemgetter(0, 1)
+_CORE_METHODS = ("next_event", "poll_transmit", "receive_gro_buffer", "receive_many_datagrams", "send_datagram")
 
 
 def has_known_core(core: type = QuicConnectionCore) -> bool:
     """Whether qh3's core has what the road for batches takes of it; without, packets go the public way one by one."""
-    return all(hasattr(core, name) for name in ("next_event", "poll_transmit", "receive_gro_buffer", "send_datagram"))
+    return all(hasattr(core, name) for name in _CORE_METHODS)
+
+
+def _train_and_address(buffer: ReceivedBuffer) -> tuple[bool, Address]:
+    return len(buffer[0]) > buffer[1], buffer[2]
 
 
 class OpenQuicConnection(QuicConnection):
@@ -102,15 +108,25 @@ class OpenQuicConnection(QuicConnection):
         kind, at = timer
         return at + _PACING_SLACK_S if kind == "pacing" else at
 
-    def receive_train(self, data: bytes, segment_size: int, address: Address, now: float) -> None:
-        """A GRO buffer; after the handshake without slicing it for that log."""
-        if self._core is None or not self._handshake_complete or not self.takes_batches:
-            if self._core is not None and self._is_client and not self._has_switched:
-                self._follow_version(self._core.version, data)
-            self.receive_gro_buffer(data, segment_size, address, now)
+    def receive(self, batch: Sequence[ReceivedBuffer], now: float) -> None:
+        """UDP payloads. After the handshake trains enter the core whole, and what came alone in one call per run."""
+        if not self._handshake_complete or not self.takes_batches:
+            for buffer in batch:
+                self._receive_publicly(buffer, now)
             return
-        self._call_core(self._core.receive_gro_buffer, data, segment_size, address, now)
+        core = self._require_core()
+        for (is_train, address), buffers in groupby(batch, _train_and_address):
+            if is_train:
+                for data, segment_size, _ in buffers:
+                    self._call_core(core.receive_gro_buffer, data, segment_size, address, now)
+            else:
+                self._call_core(core.receive_many_datagrams, [data for data, _, _ in buffers], address, now)
         self._take_news()
+
+    def _receive_publicly(self, buffer: ReceivedBuffer, now: float) -> None:
+        if self._core is not None and self._is_client and not self._has_switched:
+            self._follow_version(self._core.version, buffer.data)
+        self.receive_gro_buffer(*buffer, now)
 
     def _take_news(self) -> None:
         """Drain the core: nothing but DATAGRAM frames becomes no event objects, everything else qh3 shall read."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
 from collections.abc import Callable, Sequence
 
 from masque_client.engine.interface import Address, ReceivedBuffer
+from masque_client.netio.moderation import Moderation
 from masque_client.netio.udp import UdpSocket
 from masque_client.protocol.mtu import (
     MAX_UDP_PAYLOAD_OVER_IPV4,
@@ -45,6 +47,7 @@ class UdpLink:
         self._on_too_large = on_too_large
         self._loop = asyncio.get_running_loop()
         self._unsent: list[tuple[bytes, Address]] = []
+        self._moderation = Moderation()
         self._loop.add_reader(socket.fileno(), self._on_readable)
 
     @property
@@ -84,13 +87,23 @@ class UdpLink:
         self.socket.close()
 
     def _on_readable(self) -> None:
+        started_at = self._loop.time()
         batch = self.socket.receive_batch()
         if batch:
             self._on_batch(batch)
+            self._rest(started_at)
         elif (error := self.socket.last_error) is not None:
             handlers = {errno.ECONNREFUSED: self._on_refused, errno.EMSGSIZE: self._on_too_large}
             if error.errno is not None and (handler := handlers.get(error.errno)) is not None:
                 handler()
+
+    def _rest(self, started_at: float) -> None:
+        """See `Moderation`. Blocking, for the whole loop is to gather work; and a timer could not be this short."""
+        counters = self.socket.counters
+        moderation = self._moderation
+        if rest_s := moderation.rest_after(started_at, counters.datagrams_received + counters.datagrams_sent):
+            time.sleep(rest_s)
+        moderation.ended(self._loop.time())
 
     def _on_writable(self) -> None:
         taken = self.socket.send_batch(self._unsent)

@@ -69,6 +69,30 @@ def test_what_arrives_at_once_keeps_its_order(make_pair: MakePair) -> None:
     assert after[-2:] == [b"\x02", b"d"], "the last packet's datagrams came after it"
 
 
+def test_trains_and_single_packets_may_come_mixed(make_pair: MakePair) -> None:
+    """Runs of either kind, from one address or another (a client that moved), one batch."""
+    pair = settle(make_pair())
+    stream_id = open_tunnel(pair)
+    pair.run(for_s=1.0)
+    client, server = pair.client.engine, pair.server.engine
+    batch = []
+    for first in range(0, 8, 2):
+        client.send_datagrams(stream_id, [bytes([n]) * 1200 for n in (first, first + 1)], pair.now)
+        flight = [data for data, _ in client.datagrams_to_send(pair.now)]
+        train = [data for data in flight if len(data) == len(flight[-1])]
+        address = CLIENT_ADDRESS if first < 4 else (CLIENT_ADDRESS[0], CLIENT_ADDRESS[1] + 1)
+        if first % 4:
+            batch += [ReceivedBuffer(data, len(data), address) for data in train]
+        else:
+            batch.append(ReceivedBuffer(b"".join(train), len(train[0]), address))
+    server.receive_datagrams(batch, pair.now)
+    received = []
+    while (event := server.next_event()) is not None:
+        if isinstance(event, DatagramsReceived):
+            received += event.payloads
+    assert received == [bytes([n]) * 1200 for n in range(8)]
+
+
 def test_a_small_window_lets_datagrams_leave_in_order(make_pair: MakePair) -> None:
     """Neither road hands over more than the window allows (RFC 9221 §5.4)."""
     pair = settle(make_pair(both={"datagram_queue_s": 60.0}))
