@@ -107,6 +107,7 @@ class Peer(ABC):
         paths: path templates per protocol, for its proxy and for ours when it is the client.
         lacks: what it cannot do at all, with the reason: these cells are skipped.
         deviations: what it is known to do wrong.
+        remarks: what it does wrong without failing a cell, each with the clause; they stand below the table.
     """
 
     name: ClassVar[str]
@@ -118,6 +119,7 @@ class Peer(ABC):
     paths: ClassVar[Mapping[Protocol, str]] = {Protocol.IP: DEFAULT_IP_PATH, Protocol.UDP: DEFAULT_UDP_PATH}
     lacks: ClassVar[Mapping[tuple[Role, Protocol, Feature], str]] = {}
     deviations: ClassVar[Sequence[Deviation]] = ()
+    remarks: ClassVar[Sequence[str]] = ()
 
     @abstractmethod
     def build(self) -> None:

@@ -94,6 +94,8 @@ def markdown(cells: Sequence[Cell], peers: Sequence[Peer], today: date) -> str:
         lines.append(f"| {kinds.get(peer, peer)} | {role} | {protocol} | {' | '.join(text for text, _ in texts)} |")
     if notes.texts:
         lines += ["", *(f"{number}. {_one_line(text)}" for number, text in enumerate(notes.texts, 1))]
+    if remarks := [f"- {peer.name} {_one_line(remark)}" for peer in peers for remark in peer.remarks]:
+        lines += ["", "Seen, and lived with:", "", *remarks]
     return "\n".join(lines)
 
 
@@ -116,7 +118,10 @@ def to_json(cells: Sequence[Cell], peers: Sequence[Peer], today: date) -> dict[s
         "schema_version": SCHEMA_VERSION,
         "date": today.isoformat(),
         "versions": our_versions(),
-        "peers": [{"name": peer.name, "version": peer.version, "stack": peer.stack} for peer in peers],
+        "peers": [
+            {"name": peer.name, "version": peer.version, "stack": peer.stack, "remarks": list(peer.remarks)}
+            for peer in peers
+        ],
         "summary": {status: sum(cell.status is status for cell in cells) for status in Status},
         "cells": [dataclasses.asdict(cell) for cell in cells],
         "deviations": [{"peer": peer.name, **dataclasses.asdict(deviation)} for peer, deviation in deviations(peers)],

@@ -61,6 +61,7 @@ def test_the_block_of_the_readme() -> None:
     block = report.markdown([cell("qh3", Feature.MTU, Status.FAIL, "a | b")], all_peers(), date(2026, 11, 23))
     assert block.startswith("2026-11-23, masque-connect ")
     assert "1. a \\| b" in block
+    assert "- connect-ip-go names 1280 in every Packet Too Big" in block
     widths = {line.replace("\\|", "").count("|") for line in block.splitlines() if line.startswith("|")}
     assert widths == {4 + len(Feature)}
     text = f"# One\n{report.BEGIN}\nold\n{report.END}\n# Two\n"
@@ -95,6 +96,7 @@ def test_peers_are_told_apart_and_unknown_ones_refused() -> None:
 
 def test_every_deviation_names_its_clause() -> None:
     for peer in all_peers():
+        assert all("RFC" in remark for remark in peer.remarks)
         for deviation in peer.deviations:
             assert "RFC" in deviation.clause and deviation.symptom
             assert deviation.protocol in (peer.proxies if deviation.role is Role.PROXY else peer.clients)

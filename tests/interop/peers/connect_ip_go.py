@@ -21,6 +21,11 @@ class ConnectIpGo(Peer):
     stack = "Go, quic-go 0.65"
     proxies = clients = frozenset({Protocol.IP})
     deviations = (no_empty_connection_ids(Protocol.IP),)
+    remarks = (
+        "names 1280 in every Packet Too Big, though 1420 bytes and more pass: smaller packets than need be "
+        "(RFC 4443 §3.2, RFC 1191 §4)",
+        "answers so to IPv4 packets without DF, too, instead of fragmenting them (RFC 1812 §5.2.7.1)",
+    )
     paths: ClassVar = {Protocol.IP: "/vpn"}
 
     def build(self) -> None:
