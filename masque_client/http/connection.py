@@ -132,6 +132,7 @@ class HttpConnection:
 
     Attributes:
         on_packet_size: called when `datagram_capacity` has changed with the path; whoever depends on it adds itself.
+        last_words: what went out when the peer was given up; empty while it was not.
         on_going_away: called, soon, when the peer says that it takes no new requests (RFC 9114 §5.2).
     """
 
@@ -164,6 +165,7 @@ class HttpConnection:
         else:
             self.http_version, self._take, self._output = 3, engine.receive_datagrams, engine.datagrams_to_send
         self._send = send
+        self.last_words: Any = ()
         self.on_packet_size: list[Callable[[], None]] = []
         self.on_going_away: list[Callable[[], None]] = []
         self._path = path
@@ -375,7 +377,8 @@ class HttpConnection:
     def _finish(self, event: ConnectionClosed) -> None:
         if event.error is not None or not event.is_application:
             # What the engine still wants to say, its CONNECTION_CLOSE, goes out before we let go.
-            self._send(self._output(self.clock.now()))
+            self.last_words = self._output(self.clock.now())
+            self._send(self.last_words)
         self.closed = event
         if isinstance(event.error, RemoteProtocolError):
             self.count_violation(event.error)

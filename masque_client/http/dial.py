@@ -117,6 +117,15 @@ class ProxyConnection:
             return True  # in capsules
         return inner_max(self.http.statistics().max_udp_payload) >= packet
 
+    def repeat_last_words(self, lost: ProxyConnection) -> None:
+        """Over this connection's socket, end one to the same place that was given up in silence.
+
+        The peer may not have heard it (RFC 9000 §10.2.1 allows to say it again): it would keep what belongs to that
+        connection, such as a tunnel's addresses, until its idle timeout.
+        """
+        if isinstance(self.link, UdpLink) and isinstance(lost.link, UdpLink) and self.address == lost.address:
+            self.link.send(lost.http.last_words)
+
     def close(self, reason: str = "") -> None:
         """Say goodbye (CONNECTION_CLOSE, GOAWAY) and close the socket. Idempotent."""
         self.http.close(reason=reason)

@@ -70,6 +70,7 @@ class Redial:
         if number > 1:
             self._follow_document()
         carrier = await self._open(number, lost)
+        carrier.connection.repeat_last_words(lost.connection)
         try:
             await self._regain_addresses(carrier, lost)
             probe_rtt_s = await probe(carrier.stream, carrier.session, self._clock)

@@ -256,17 +256,19 @@ def test_refused_credentials_end_it(scene: Scene) -> None:
     assert scene.before.difference(scene.client.snapshot()) == []
 
 
-def test_a_path_that_swallows_everything_for_a_while(scene: Scene) -> None:
+@pytest.mark.parametrize("engine", ["aioquic", "qh3"])
+def test_a_path_that_swallows_everything_for_a_while(scene: Scene, engine: str) -> None:
+    """The proxy has not heard that it was given up, and would keep the addresses; it hears it when the path is back."""
     scene.start_proxy()
-    up = scene.start_up("--http", "3")
-    wait_state(up, "connected")
+    up = scene.start_up("--engine", engine, "--http", "3")
+    before = wait_state(up, "connected")
     nobody = ("10.9.0.2", "lladdr", "02:00:00:00:00:99", "dev", scene.client_device)
     scene.client.ip("neighbour", "replace", *nobody, "nud", "permanent")
     with scene.client.entered():
         ping(SERVICE, count=2, wait_s=0.1)
     assert "no packet from the proxy" in wait_state(up, "reconnecting")["reason"]
     scene.client.ip("neighbour", "del", *nobody)
-    wait_state(up, "connected")
+    assert wait_state(up, "connected")["addresses"] == before["addresses"]
     with scene.client.entered():
         assert ping(SERVICE, count=3).received == 3
 

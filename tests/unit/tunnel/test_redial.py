@@ -37,11 +37,14 @@ class FakeCarrier:
     def __init__(self, proxy: PvdProxy, *, has_asked: bool = False, hurt: bool = False) -> None:
         self.proxy = proxy
         self.template = SimpleNamespace(host=proxy.authority.host)
-        self.connection = SimpleNamespace(address=WHERE)
+        self.connection = SimpleNamespace(address=WHERE, repeat_last_words=self._repeat)
         self.session, self.prefixes, self.has_asked = object(), [ADDRESS], has_asked
         self.stream = SimpleNamespace(is_closed=False, wait_closed=self._wait_closed)
         self.steps: list[object] = []
         self._hurt = hurt
+
+    def _repeat(self, lost: object) -> None:
+        self.steps.append(("goodbye", lost))
 
     async def _wait_closed(self) -> MasqueError:
         return ConnectionLost("the proxy reset the request stream")
@@ -142,7 +145,12 @@ def test_the_proxy_that_had_the_tunnel_comes_first() -> None:
     assert regained == Regained(cast(Carrier, back), 0.01)
     assert scene.opener.asked == [SECOND]
     assert scene.opener.known == {SECOND.authority: WHERE}
-    assert back.steps == ["unprompted", ([ADDRESS], CLAIM_ATTEMPTS), AddressRequestMode.AUTO]
+    assert back.steps == [
+        ("goodbye", scene.lost.connection),
+        "unprompted",
+        ([ADDRESS], CLAIM_ATTEMPTS),
+        AddressRequestMode.AUTO,
+    ]
 
 
 def test_another_proxy_is_asked_for_the_addresses_once() -> None:
@@ -169,14 +177,14 @@ def test_addresses_that_had_to_be_asked_for_are_asked_for_at_once() -> None:
     scene = Scene({"second.example": back})
     scene.lost.has_asked = True
     asyncio.run(scene.attempt())
-    assert back.steps[0] == ([ADDRESS], CLAIM_ATTEMPTS)
+    assert back.steps[1] == ([ADDRESS], CLAIM_ATTEMPTS)
 
 
 def test_who_forbids_requests_gets_none() -> None:
     back = FakeCarrier(SECOND)
     scene = Scene({"second.example": back}, mode=AddressRequestMode.NEVER)
     asyncio.run(scene.attempt())
-    assert back.steps == ["unprompted", AddressRequestMode.NEVER]
+    assert back.steps[1:] == ["unprompted", AddressRequestMode.NEVER]
 
 
 def test_a_proxy_that_ends_the_tunnel_for_a_request_is_not_asked_again() -> None:
@@ -190,7 +198,7 @@ def test_a_proxy_that_ends_the_tunnel_for_a_request_is_not_asked_again() -> None
     scene = Scene({"second.example": first})
     asyncio.run(twice())
     assert first.steps[-1] == "closed"
-    assert second.steps == ["unprompted", AddressRequestMode.NEVER]
+    assert second.steps[1:] == ["unprompted", AddressRequestMode.NEVER]
 
 
 def test_where_probes_came_back_they_must_again(probed: list[float | None]) -> None:
