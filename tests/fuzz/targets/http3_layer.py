@@ -82,6 +82,9 @@ class StandIn:
 
     stop_stream = reset_stream
 
+    def unsent_bytes(self, stream_id: int) -> int:
+        return 0
+
 
 class Http3Layer:
     """One engine past its handshake."""
