@@ -23,6 +23,7 @@ CASES = [
     (errors.NameResolutionError("x"), 7),
     (errors.ConnectionLost("x"), 7),
     (errors.ProxyRefused("x"), 8),
+    (errors.EmptyTunnel("x"), 8),
     (errors.RemoteProtocolError("x", clause="RFC 9297 §3.3"), 8),
     (errors.PrivilegeError("x"), 9),
     (errors.ConfigurationError("x"), 65),
