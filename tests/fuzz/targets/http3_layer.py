@@ -85,6 +85,8 @@ class StandIn:
     def unsent_bytes(self, stream_id: int) -> int:
         return 0
 
+    get_send_buffer_size = unsent_bytes
+
 
 class Http3Layer:
     """One engine past its handshake."""
