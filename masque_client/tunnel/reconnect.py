@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from masque_client.errors import MasqueError, ProxyRefused, concerns_whole_proxy
+from masque_client.errors import AddressInUse, MasqueError, ProxyRefused, concerns_whole_proxy
 
 FIRST_DELAY_S: Final = 0.1
 LONGEST_DELAY_S: Final = 30.0
@@ -47,11 +47,11 @@ def may_pass(error: MasqueError) -> bool:
 
     True for a proxy that is not there, falls silent, is busy or went away, whatever code it went with (deployed proxies
     choose them loosely). False for refused credentials and certificates, a URL that leads nowhere, a proxy that breaks
-    the standard, and for this machine's own refusals.
+    the standard, and for what this machine refuses, unless it only has no address yet on a new network.
     """
     if isinstance(error, ProxyRefused) and error.status is not None:
         return error.status in _BUSY or (error.status >= 500 and not concerns_whole_proxy(error))
-    return error.retryable
+    return error.retryable or isinstance(error, AddressInUse)  # EADDRNOTAVAIL: no address to send from, at the moment
 
 
 def delay_s(attempt: int, error: MasqueError, chance: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from masque_client.errors import (
+    AddressInUse,
     AuthenticationRefused,
     ConfigurationError,
     ConnectError,
@@ -42,6 +43,7 @@ LOST = ConnectionLost("gone")
         (ConnectError("nobody there"), True),
         (NameResolutionError("no such name, now"), True),
         (TimedOut("no answer"), True),
+        (AddressInUse("no address to send from"), True),
         (EmptyTunnel("the pool is empty"), True),
         (PvdUnavailable("busy", status=503), True),
         *[(ProxyRefused("busy", status=status), True) for status in (408, 425, 429, 500, 502, 503, 504)],
