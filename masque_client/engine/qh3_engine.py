@@ -155,8 +155,10 @@ class Qh3Engine(H3Engine):
         self._now = now
         transmits, self._ready = self._ready, []
         try:
+            if self._queue.items and self._queue.waiting_bytes < quic.room / 2:
+                self._hand_over(now)  # early, so that an acknowledgement that is due may ride along
             transmits += quic.datagrams_to_send(now)
-            if self._queue.items:
+            if self._queue.items:  # the window is short: whatever else was due has gone first
                 self._hand_over(now)
                 transmits += quic.datagrams_to_send(now)
         except QuicConnectionError as error:

@@ -93,6 +93,19 @@ def test_trains_and_single_packets_may_come_mixed(make_pair: MakePair) -> None:
     assert received == [bytes([n]) * 1200 for n in range(8)]
 
 
+def test_an_acknowledgement_rides_along(make_pair: MakePair) -> None:
+    pair = settle(make_pair())
+    stream_id = open_tunnel(pair)
+    pair.run(for_s=1.0)
+    client, server = pair.client.engine, pair.server.engine
+    server.send_datagrams(stream_id, [bytes(1200)] * 4, pair.now)
+    for data, _ in server.datagrams_to_send(pair.now):
+        pair.inject(pair.client, data)
+    client.send_datagrams(stream_id, [b"acknowledgement of TCP"], pair.now)
+    assert len(client.datagrams_to_send(pair.now)) == 1
+    assert not client.datagrams_to_send(pair.now)
+
+
 def test_a_small_window_lets_datagrams_leave_in_order(make_pair: MakePair) -> None:
     """Neither road hands over more than the window allows (RFC 9221 §5.4)."""
     pair = settle(make_pair(both={"datagram_queue_s": 60.0}))
