@@ -46,7 +46,7 @@ from masque_client.engine.interface import (
     ReceivedBuffer,
 )
 from masque_client.engine.library import choose_congestion_control
-from masque_client.engine.pacing import Pacer
+from masque_client.engine.pacing import Pacer, PathWindow
 from masque_client.engine.qh3_quic import OpenQuicConnection
 from masque_client.errors import ConfigurationError, ConnectionLost, RemoteProtocolError
 from masque_client.protocol.qpack import encode_field_section
@@ -116,7 +116,7 @@ class Qh3Engine(H3Engine):
             original_destination_connection_id=original_destination_connection_id,
         )
         self._pacer = Pacer(configuration.max_udp_payload)
-        self._packets_sent = 0
+        self._path = PathWindow(configuration.max_udp_payload)
         self._now = 0.0
         self._ready: list[tuple[bytes, Address]] = []
         self._first_flight: FirstFlight | None = None
@@ -138,6 +138,7 @@ class Qh3Engine(H3Engine):
         self._now = now
         try:
             self._connection.receive([buffer for buffer in batch if buffer[0]], now)
+            self._path.lone_packets += sum(len(data) <= size for data, size, _ in batch)
         except QuicConnectionError as error:
             self._fail(error)
         if not self._is_established:
@@ -155,7 +156,7 @@ class Qh3Engine(H3Engine):
         self._now = now
         transmits, self._ready = self._ready, []
         try:
-            if self._queue.items and self._queue.waiting_bytes < quic.room / 2:
+            if self._queue.items and self._queue.waiting_bytes < self._room(now) / 2:
                 self._hand_over(now)  # early, so that an acknowledgement that is due may ride along
             transmits += quic.datagrams_to_send(now)
             if self._queue.items:  # the window is short: whatever else was due has gone first
@@ -165,14 +166,23 @@ class Qh3Engine(H3Engine):
             self._fail(error)
         if not self._is_past_handshake:
             transmits = self._send_handshake(transmits)
-        self._packets_sent += len(transmits)
+        self._path.sent_packets += len(transmits)
         return transmits
 
+    def _room(self, now: float) -> int:
+        """Bytes that may join those in flight; the pacer learns the rate on the way."""
+        window, in_flight = self._connection.flight
+        smoothed, latest = self._connection.round_trips
+        limit = self._path.limit(window, in_flight, latest, now)
+        self._pacer.update(window, smoothed, now)
+        return limit - in_flight
+
     def _hand_over(self, now: float) -> None:
-        """Give qh3 the datagrams that congestion window and pacer let leave now."""
-        quic, pacer = self._connection, self._pacer
-        pacer.update(*quic.window_and_rtt, now)
-        pacer.spend(quic.hand_over(self._queue.items, self._queue.waiting_bytes, quic.room, pacer.tokens))
+        """Give qh3 the datagrams that congestion window, path and pacer let leave now."""
+        room = self._room(now)
+        sent = self._connection.hand_over(self._queue.items, self._queue.waiting_bytes, room, self._pacer.tokens)
+        self._pacer.spend(sent)
+        self._path.sent_bytes += sent
 
     @property
     def _awaits_answer(self) -> bool:
@@ -323,7 +333,7 @@ class Qh3Engine(H3Engine):
         rtt, lost, window, in_flight = self._connection.snapshot()
         return EngineStatistics(
             rtt_s=rtt,
-            packets_sent=self._packets_sent,
+            packets_sent=self._path.sent_packets,
             packets_lost=lost,
             congestion_window=window,
             bytes_in_flight=in_flight,

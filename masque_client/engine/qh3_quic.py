@@ -252,16 +252,16 @@ class OpenQuicConnection(QuicConnection):
         return Closing(origin, event.error_code, event.frame_type, event.reason_phrase)
 
     @property
-    def room(self) -> int:
-        """Bytes that the congestion window still allows."""
+    def flight(self) -> tuple[int, int]:
+        """`(congestion window, in flight)` in bytes."""
         core = self._require_core()
-        return int(core.congestion_window - core.bytes_in_flight)
+        return core.congestion_window, core.bytes_in_flight
 
     @property
-    def window_and_rtt(self) -> tuple[int, float | None]:
-        """Congestion window in bytes, and the smoothed round-trip time in seconds."""
+    def round_trips(self) -> tuple[float | None, float | None]:
+        """`(smoothed, latest)` in seconds."""
         core = self._require_core()
-        return core.congestion_window, core.smoothed_rtt
+        return core.smoothed_rtt, core.latest_rtt
 
     @property
     def sizes(self) -> tuple[int, int]:

@@ -13,7 +13,18 @@ from masque_client.engine import available_engines, create_client_engine, create
 from masque_client.engine.closing import Closing, Origin, explain
 from masque_client.engine.h3_rules import ControlStreamWatcher
 from masque_client.engine.interface import EngineConfiguration, EngineName, TlsConfiguration
-from masque_client.engine.pacing import BURST_PACKETS, BURST_S, RATE_FACTOR, Pacer
+from masque_client.engine.pacing import (
+    BURST_PACKETS,
+    BURST_S,
+    CLOCK_S,
+    LONE_SHARE,
+    QUEUED_PACKETS,
+    RATE_FACTOR,
+    RTT_LIFETIME_S,
+    SAMPLE_PACKETS,
+    Pacer,
+    PathWindow,
+)
 from masque_client.errors import ConfigurationError, ConnectError, ConnectionLost, RemoteProtocolError, TlsError
 from masque_client.testing.certificates import CertificateAuthority
 from tests.unit.engine import raw
@@ -72,6 +83,65 @@ class TestPacer:
                 sent += 1000
             now = pacer.next_send_time() or now
         assert sent == pytest.approx(RATE_FACTOR * 1_000_000, rel=0.02)
+
+
+class TestPathWindow:
+    """In packets of 1000 bytes, with a congestion window that is never in the way."""
+
+    WINDOW = 50_000_000
+    LEAST = QUEUED_PACKETS * 1000
+
+    @staticmethod
+    def run(path: PathWindow, *, rtt_s: float, capacity: float, lone_share: float, start: float, rounds: int) -> int:
+        """A sender that always has more to send, over a path of `capacity` bytes a second; returns the last limit."""
+        now, limit = start, path.limit(TestPathWindow.WINDOW, 0, rtt_s, start)
+        for _ in range(rounds):
+            path.sent_bytes += limit
+            path.sent_packets += limit // 1000
+            path.lone_packets += int(limit / 1000 * lone_share)
+            queueing_s = limit / capacity
+            now += max(rtt_s, queueing_s)
+            limit = path.limit(TestPathWindow.WINDOW, 0, max(rtt_s, queueing_s), now)
+        return limit
+
+    def test_before_a_sample_the_congestion_window_decides(self) -> None:
+        assert PathWindow(1000).limit(self.WINDOW, 0, None, 5.0) == self.WINDOW
+        assert PathWindow(1000).limit(self.WINDOW, 0, 0.02, 5.0) == self.WINDOW
+
+    def test_a_peer_that_acknowledges_trains_is_not_limited(self) -> None:
+        limit = self.run(PathWindow(1000), rtt_s=0.02, capacity=1e8, lone_share=1 / 45, start=5.0, rounds=50)
+        assert limit == self.WINDOW
+
+    def test_nearby_a_peer_that_takes_packets_one_by_one_gets_what_it_can_queue(self) -> None:
+        limit = self.run(PathWindow(1000), rtt_s=CLOCK_S, capacity=1e8, lone_share=0.1, start=5.0, rounds=50)
+        assert limit == self.LEAST
+
+    def test_far_away_it_gets_what_the_path_carries_and_room_to_grow(self) -> None:
+        path = PathWindow(1000)
+        path.sent_packets, path.lone_packets = SAMPLE_PACKETS, SAMPLE_PACKETS
+        limit = self.run(path, rtt_s=0.02, capacity=1e8, lone_share=0.1, start=5.0, rounds=50)
+        carried = 0.02 * 1e8
+        assert carried < limit <= 2 * carried
+
+    def test_the_congestion_window_is_never_exceeded(self) -> None:
+        path = PathWindow(1000)
+        path.sent_packets, path.lone_packets = SAMPLE_PACKETS, SAMPLE_PACKETS
+        assert path.limit(10_000, 0, 0.02, 5.0) == 10_000
+
+    def test_a_peer_is_judged_anew(self) -> None:
+        path = PathWindow(1000)
+        slow = self.run(path, rtt_s=CLOCK_S, capacity=1e8, lone_share=2 / LONE_SHARE, start=5.0, rounds=50)
+        again = self.run(path, rtt_s=CLOCK_S, capacity=1e8, lone_share=0.5 / LONE_SHARE, start=6.0, rounds=50)
+        assert (slow, again) == (self.LEAST, self.WINDOW)
+
+    def test_a_longer_route_is_noticed(self) -> None:
+        path = PathWindow(1000)
+        path.sent_packets, path.lone_packets = SAMPLE_PACKETS, SAMPLE_PACKETS
+        self.run(path, rtt_s=0.01, capacity=1e8, lone_share=0.1, start=5.0, rounds=50)
+        later = 5.0 + RTT_LIFETIME_S
+        assert path.limit(self.WINDOW, 0, 0.1, later) == self.LEAST, "for one round trip, to measure it"
+        limit = self.run(path, rtt_s=0.1, capacity=1e8, lone_share=0.1, start=later + 0.1, rounds=50)
+        assert limit > 0.1 * 1e8
 
 
 class TestControlStreamWatcher:
