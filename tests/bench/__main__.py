@@ -47,7 +47,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole result there; - is stdout")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the chart of the main rows")
     parser.add_argument("--write-readme", action="store_true", help="replace the block between the README's marks")
-    parser.add_argument("--from", type=Path, dest="source", metavar="FILE", help="report an earlier --json FILE again")
+    parser.add_argument(
+        "--from",
+        nargs="+",
+        type=Path,
+        dest="sources",
+        metavar="FILE",
+        help="measure nothing, report earlier --json files; a group of rows in a later file replaces an earlier one's",
+    )
     parser.add_argument("--force", action="store_true", help="measure on a busy machine, too")
     return parser
 
@@ -58,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         print("\n".join(row.key for row in all_rows()))
         return 0
-    if options.source:
-        document = json.loads(options.source.read_text())
+    if options.sources:
+        document = combine([json.loads(source.read_text()) for source in options.sources])
     else:
         if reason := unavailable_reason() or (None if options.force else machine.busy_reason()):
             print(f"error: {reason}\nhint: root and a quiet machine; --force measures on a busy one", file=sys.stderr)
@@ -99,6 +106,16 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
         "settings": {"runs": runs, "quick": options.quick, "forced": options.force},
     }
     return results.document(**about)
+
+
+def combine(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One document of several; what is not measured (date, machine) is the first one's."""
+    if len(documents) == 1:
+        return documents[0]
+    first = documents[0]
+    about = {key: first[key] for key in ("date", "seconds", "machine", "versions", "settings")}
+    command = ", then ".join(document["command"] for document in documents)
+    return Results.of_documents(all_rows(), documents).document(command=command, **about)
 
 
 def _is_absent(row: Row, results: Results) -> bool:

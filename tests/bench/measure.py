@@ -142,10 +142,7 @@ class _Measurer:
     def _await_datagram(self, client: Actor) -> None:
         sender = self._start_sender(UDP_LOCAL)
         with self._sink() as sink:
-            deadline = time.monotonic() + CONNECT_TIMEOUT_S
-            while not sink.count:
-                _check_alive(client, deadline)
-                _order(sender, 64, 1 / _PROBE_INTERVAL_S, 2 * _PROBE_INTERVAL_S)
+            _await_flow(sender, sink, client)
 
     # --- TCP --------------------------------------------------------------------------------------------------------
 
@@ -184,6 +181,9 @@ class _Measurer:
         cpu: dict[Trial, dict[str, float]] = {}
         sender = self._start_sender(UDP_LOCAL if self.row.group.is_forwarder else (self.target, UDP_TARGET[1]))
         with self._sink() as sink:
+            # A forwarder opens a request stream for each new sender, and what comes meanwhile may be lost: that would
+            # count against the first rate.
+            _await_flow(sender, sink, self.actors.get("client", sender))
             while (rate := search.next_rate()) is not None:
                 before = self._cpu()
                 trial = self._try_rate(sender, sink, size, rate)
@@ -238,6 +238,15 @@ class _Measurer:
 
     def _cpu_since(self, before: dict[str, float]) -> dict[str, float]:
         return {role: used - before[role] for role, used in self._cpu().items()}
+
+
+def _await_flow(sender: Actor, sink: CountingSink, carrier: Actor) -> None:
+    """Until a datagram of the sender has come through, and no more are on their way."""
+    before, deadline = sink.count, time.monotonic() + CONNECT_TIMEOUT_S
+    while sink.count == before:
+        _check_alive(carrier, deadline)
+        _order(sender, 64, 1 / _PROBE_INTERVAL_S, 2 * _PROBE_INTERVAL_S)
+    _settled(sink)
 
 
 def _check_alive(actor: Actor, deadline: float) -> None:

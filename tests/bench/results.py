@@ -32,6 +32,28 @@ class Results:
     numbers: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
     failures: dict[str, list[str]] = field(default_factory=dict)
 
+    @classmethod
+    def of_documents(cls, rows: Sequence[Row], documents: Iterable[dict[str, Any]]) -> Results:
+        """What invocations found before: a group that a later one measured replaces the earlier one's.
+
+        Whole groups, because only rows of the same rounds may be compared. The bare path stays the first one's.
+        """
+        results = cls(rows)
+        for document in documents:
+            is_first = not results.numbers
+            measured = {row["group"] for row in document["rows"] if row["runs"]}
+            for row in document["rows"]:
+                if row["group"] not in measured or (row["key"] == BARE and not is_first):
+                    continue
+                runs: list[dict[str, float]] = row["runs"]
+                results.numbers[row["key"]] = {
+                    int(run["round"]): {name: value for name, value in run.items() if name != "round"} for run in runs
+                }
+                results.failures[row["key"]] = list(row["failures"])
+                if row["absent"]:
+                    results.absent[row["key"]] = row["absent"]
+        return results
+
     def add(self, row: Row, round_number: int, run: Run) -> None:
         """One row of one round."""
         self.numbers.setdefault(row.key, {})[round_number] = run.numbers

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench.__main__ import main
+from tests.bench.__main__ import combine, main
 from tests.bench.bars import Bar, all_bars
 from tests.bench.chart import draw
 from tests.bench.measure import Run
@@ -145,3 +145,19 @@ def test_an_earlier_result_is_reported_again(
     assert main(["--from", str(source), "--svg", str(chart)]) == 1  # a row had failed
     assert capsys.readouterr().out == text_report(document)
     assert chart.read_text() == draw(document)
+
+
+def test_a_group_of_a_later_document_replaces_the_earlier_ones(document: dict[str, Any]) -> None:
+    again = Results(all_rows())
+    for key, speed in (("bare", 100.0), ("udp-go/qh3", 30.0), ("udp-go/masque-go", 10.0)):
+        row = next(row for row in again.rows if row.key == key)
+        again.add(row, 1, Run(numbers(speed)))
+    later = json.loads(json.dumps(again.document(**ABOUT | {"command": "scripts/bench --rows 'udp-go/*'"})))
+    both = combine([document | {"seconds": 1}, later])
+    assert both["command"] == "scripts/bench --runs 2, then scripts/bench --rows 'udp-go/*'"
+    assert row_of(both, "udp-go/qh3")["summary"]["udp64_pps"]["median"] == 30.0
+    assert row_of(both, "udp-go/aioquic")["summary"] == {}  # not measured again: not comparable with those that were
+    for key in ("bare", "pair/qh3", "udp-ours/qh3"):
+        assert row_of(both, key) == row_of(document, key)
+    ratio = next(ratio for ratio in both["ratios"] if (ratio["row"], ratio["metric"]) == ("udp-go/qh3", "udp64_pps"))
+    assert ratio["median"] == 3.0
