@@ -43,7 +43,7 @@ def test_twenty_thousand_datagrams_over_one_millisecond(make_pair: MakePair, upl
 @pytest.mark.parametrize(
     "conditions",
     [
-        pytest.param(Conditions(delay_s=0.02, loss=0.01), id="1% loss"),
+        pytest.param(Conditions(delay_s=0.02, loss=0.02), id="2% loss"),
         pytest.param(Conditions(delay_s=0.02, loss=0.1), id="10% loss"),
         pytest.param(Conditions(delay_s=0.005, jitter_s=0.02), id="reordering"),
         pytest.param(Conditions(delay_s=0.3, loss=0.02, jitter_s=0.05), id="satellite"),
@@ -65,6 +65,8 @@ def test_a_tunnel_over_a_rough_link(make_pair: MakePair, conditions: Conditions,
         expected = count * (1 - conditions.loss)
         assert expected * 0.9 <= len(received) <= count
     pair.run(for_s=10)
+    # Of both together: greasing makes no two runs alike, and one end's few hundred packets may all have luck.
+    assert sum(end.engine.statistics().packets_lost for end in pair.ends) > 0
     for end in pair.ends:
         data = b"".join(event.data for event in end.of_type(DataReceived))
         assert data == b"".join(capsules), "streams are reliable"
@@ -72,7 +74,6 @@ def test_a_tunnel_over_a_rough_link(make_pair: MakePair, conditions: Conditions,
         statistics = end.engine.statistics()
         assert statistics.rtt_s is not None
         assert 2 * conditions.delay_s * 0.9 <= statistics.rtt_s < 2 * (conditions.delay_s + conditions.jitter_s) + 0.1
-        assert bool(statistics.packets_lost) == bool(conditions.loss or conditions.jitter_s)
 
 
 def test_same_seed_same_story(make_pair: MakePair) -> None:
