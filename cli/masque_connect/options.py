@@ -7,6 +7,7 @@ import base64
 import binascii
 import shlex
 import stat
+from enum import StrEnum
 from pathlib import Path
 
 from masque_client.engine.interface import Address, CongestionControl, EngineName, Header, TlsConfiguration
@@ -37,39 +38,41 @@ def add_verbose(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-v", "--verbose", action="count", default=0, help="remarks on stderr; twice for details")
 
 
+def add_choice(parser: argparse.ArgumentParser, name: str, *, default: StrEnum, text: str) -> None:
+    """An option whose values are those of the default's enumeration, in its order."""
+    values = list(type(default))
+    parser.add_argument(
+        name, type=type(default), choices=values, default=default, metavar=f"{{{','.join(values)}}}", help=text
+    )
+
+
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """--engine."""
-    parser.add_argument(
+    add_choice(
+        parser,
         "--engine",
-        type=EngineName,
-        choices=list(EngineName),
         default=EngineName.AUTO,
-        metavar="{aioquic,qh3,auto}",
-        help="QUIC engine (default: auto: qh3 where it is installed)",
+        text="QUIC engine (default: auto: qh3 where it is installed)",
     )
 
 
 def add_congestion_control(parser: argparse.ArgumentParser) -> None:
     """--congestion-control."""
-    parser.add_argument(
+    add_choice(
+        parser,
         "--congestion-control",
-        type=CongestionControl,
-        choices=list(CongestionControl),
         default=CongestionControl.AUTO,
-        metavar="{auto,reno,cubic,bbr}",
-        help="of HTTP/3, where the engine has it (aioquic: reno, cubic; default: auto: the engine's best)",
+        text="of HTTP/3, where the engine has it (aioquic: reno, cubic; default: auto: the engine's best)",
     )
 
 
 def add_http(parser: argparse.ArgumentParser) -> None:
     """--http."""
-    parser.add_argument(
+    add_choice(
+        parser,
         "--http",
-        type=HttpVersion,
-        choices=list(HttpVersion),
         default=HttpVersion.AUTO,
-        metavar="{auto,3,2}",
-        help="HTTP version to the proxy (default: auto: HTTP/3, or HTTP/2 over TCP where UDP is blocked)",
+        text="HTTP version to the proxy (default: auto: HTTP/3, or HTTP/2 over TCP where UDP is blocked)",
     )
 
 

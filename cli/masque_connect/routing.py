@@ -31,26 +31,22 @@ _NOTHING = EngineStatistics(None, 0, 0, 0, 0, 0, 0, 0, 0)
 
 def add_failover(parser: argparse.ArgumentParser) -> None:
     """--failover."""
-    parser.add_argument(
+    shared.add_choice(
+        parser,
         "--failover",
-        type=Failover,
-        choices=list(Failover),
         default=Failover.UNAVAILABLE,
-        metavar="{unavailable,any}",
-        help="try the next proxy when one is unavailable (default), or also when its certificate does not verify or it "
+        text="try the next proxy when one is unavailable (default), or also when its certificate does not verify or it "
         "refuses our credentials",
     )
 
 
 def add_routing(parser: argparse.ArgumentParser) -> None:
     """--unmatched and --failover; `up` has them, too."""
-    parser.add_argument(
+    shared.add_choice(
+        parser,
         "--unmatched",
-        type=Unmatched,
-        choices=list(Unmatched),
         default=Unmatched.BLOCK,
-        metavar="{direct,block}",
-        help="destinations that the proxies' rules exclude or do not cover: refuse them (default: block), or send "
+        text="destinations that the proxies' rules exclude or do not cover: refuse them (default: block), or send "
         "them directly, through no proxy",
     )
     add_failover(parser)

@@ -38,13 +38,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--foreground", action="store_true", help="run until Ctrl-C, without the agent")
     parser.add_argument("--interface", default="masque%d", metavar="NAME", help="name of the TUN device")
     parser.add_argument("--no-offload", action="store_true", help="move packets through the TUN device one by one")
-    parser.add_argument(
+    shared.add_choice(
+        parser,
         "--address-request",
-        type=AddressRequestMode,
-        choices=list(AddressRequestMode),
         default=AddressRequestMode.AUTO,
-        metavar="{auto,immediate,never}",
-        help="when to ask the proxy for addresses (default: auto: after waiting half a second for them)",
+        text="when to ask the proxy for addresses (default: auto: after waiting half a second for them)",
     )
     parser.add_argument(
         "--give-up-after",
