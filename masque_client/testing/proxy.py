@@ -10,6 +10,7 @@ misbehave.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,10 @@ from masque_client.testing.udp_target import TargetPolicy
 _PADDED_TO_ON_ANY_PATH = frozenset({MIN_UDP_PAYLOAD, 1280})
 """First packets of these sizes tell nothing: the least that RFC 9000 §14.1 allows, and quic-go's constant."""
 _ANY_INITIAL: Final = LongHeader(QUIC_VERSION_1, bytes(8), bytes(8), is_initial=True)
+
+
+_PORT_ATTEMPTS: Final = 16
+"""How often a port number that is free for both UDP and TCP is looked for."""
 
 
 def answer_size(first_payload: int) -> int:
@@ -144,12 +149,23 @@ class MasqueProxy:
 
     async def __aenter__(self) -> Self:
         self._create_engine(_ANY_INITIAL, MAX_UDP_PAYLOAD_OVER_IPV4)  # a certificate that cannot be used fails here
-        try:
-            await self._start()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
+        attempts = _PORT_ATTEMPTS
+        while True:
+            attempts -= 1
+            try:
+                await self._start()
+            except BaseException as error:
+                await self._stack.aclose()
+                if not (attempts and self._port_was_taken_on_tcp(error)):
+                    raise
+            else:
+                return self
+
+    def _port_was_taken_on_tcp(self, error: BaseException) -> bool:
+        """Whether another number may do: the kernel chose one that QUIC could have, and HTTP/2 was to have the same."""
+        configuration = self.configuration
+        free_choice = configuration.listen[0][1] == 0 and any(port == 0 for _, port in configuration.h2_listen)
+        return free_choice and isinstance(error, OSError) and error.errno == errno.EADDRINUSE
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()

@@ -154,8 +154,8 @@ def test_behind_ipv6_extension_headers_nothing_is_merged(left: Namespace, right:
     next_headers: set[int] = set()
 
     def look(source: TunDevice, packets: list[bytes]) -> list[bytes]:
-        if source is near:
-            next_headers.update(packet[6] for packet in packets)
+        if source is near:  # without data may be from the kernel, for a connection whose socket is gone: no options
+            next_headers.update(packet[6] for packet in packets if len(packet) > 200)
         return packets
 
     with Bridge(near, far, look):

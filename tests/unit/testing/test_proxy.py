@@ -6,6 +6,7 @@ import asyncio
 import base64
 import socket
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
-from masque_client.engine.interface import EngineName, TlsConfiguration
+from masque_client.engine.interface import Address, EngineName, TlsConfiguration
 from masque_client.errors import (
     AddressInUse,
     AuthenticationRefused,
@@ -32,6 +33,7 @@ from masque_client.protocol.uri_template import RequestTarget
 from masque_client.testing.certificates import CertificateAuthority
 from masque_client.testing.credentials import Authentication
 from masque_client.testing.proxy import MasqueProxy, ProxyConfiguration, answer_size
+from masque_client.testing.pvd_server import PvdServer
 from tests.unit.testing.proxy_client import TIMEOUT_S, Bench, Run, Tunnel, bench
 
 # --- packets --------------------------------------------------------------------------------------------------------
@@ -100,6 +102,35 @@ def test_other_methods_are_refused_and_not_malformed(
         assert refused.value.status == 405
 
     run(scenario, h2_listen=[("127.0.0.1", 0)])
+
+
+@pytest.mark.parametrize(("in_the_way", "starts"), [(3, True), (1000, False)])
+def test_looks_for_a_port_that_is_free_for_quic_and_for_http2(
+    authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch, in_the_way: int, starts: bool
+) -> None:
+    blockers: list[socket.socket] = []
+    start = PvdServer.start
+
+    async def start_late(server: PvdServer, listen: Sequence[Address]) -> PvdServer:
+        if len(blockers) < in_the_way:
+            blockers.append(socket.create_server(listen[0]))
+        return await start(server, listen)
+
+    monkeypatch.setattr(PvdServer, "start", start_late)
+
+    async def scenario() -> None:
+        async with bench(authority, h2_listen=[("127.0.0.1", 0)]) as running:
+            assert running.proxy.pvd.addresses == running.proxy.addresses
+
+    try:
+        if starts:
+            asyncio.run(scenario())
+        else:
+            with pytest.raises(OSError, match="in use"):
+                asyncio.run(scenario())
+    finally:
+        for blocker in blockers:
+            blocker.close()
 
 
 def test_bad_variables_are_a_400(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
