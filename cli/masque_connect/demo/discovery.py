@@ -198,7 +198,7 @@ class _Scenario:
             time.sleep(min(remaining_s, 0.2))
         with SocksAssociation(server) as after:
             self._exchange(after, "special")
-        seen = self._seen_from("special")
+            seen = self._seen_from("special")  # before the association ends, and the flow's socket with it
         self.result["refresh"] = {"ok": seen == LIGHT, "through": seen, "lifetime_seconds": SHORT_LIFETIME_S}
         remark(f"the document was renewed before its end; its new rule sends 127.0.2.0/24 through {seen}")
 
