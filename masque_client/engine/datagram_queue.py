@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 from masque_client.protocol.packing import Split
 
@@ -33,8 +34,9 @@ class DatagramQueue:
         self._max_age_s = max_age_s
         self._bytes = 0
         self._accepted = 0
-        self._batches: deque[tuple[float, int]] = deque()
-        """(when, value of `_accepted` after it) of each batch that may still have items waiting."""
+        self._accepted_bytes = 0
+        self._batches: deque[tuple[float, int, int]] = deque()
+        """(when, values of `_accepted` and `_accepted_bytes` after it) of each batch that may have items waiting."""
 
     @property
     def is_full(self) -> bool:
@@ -69,11 +71,9 @@ class DatagramQueue:
             else:
                 break
             dealt += 1
-        self._bytes = waiting
         self.too_large += refused
         if dealt > refused:
-            self._accepted += dealt - refused
-            self._batches.append((now, self._accepted))
+            self._account(dealt - refused, waiting - self._bytes, now)
         return dealt
 
     def put_split(self, split: Split, head: bytes, buffers: Sequence[bytes], limit: int, now: float) -> int:
@@ -92,9 +92,13 @@ class DatagramQueue:
 
     def _append(self, items: list[bytes], item_bytes: int, now: float) -> None:
         self.items.extend(items)
+        self._account(len(items), item_bytes, now)
+
+    def _account(self, count: int, item_bytes: int, now: float) -> None:
         self._bytes += item_bytes
-        self._accepted += len(items)
-        self._batches.append((now, self._accepted))
+        self._accepted += count
+        self._accepted_bytes += item_bytes
+        self._batches.append((now, self._accepted, self._accepted_bytes))
 
     def expire(self, now: float) -> None:
         """Drop what has waited for the age bound or longer."""
@@ -115,9 +119,9 @@ class DatagramQueue:
         """Drop and count items over `limit` bytes: after the packet size fell, they would block what is behind them."""
         kept = [item for item in self.items if len(item) <= limit]
         self.too_large += len(self.items) - len(kept)
-        self._accepted = len(kept)
+        self._accepted, self._accepted_bytes = len(kept), sum(map(len, kept))
         when = self._batches[0][0] if self._batches else 0.0
-        self._batches = deque([(when, len(kept))] if kept else ())
+        self._batches = deque([(when, self._accepted, self._accepted_bytes)] if kept else ())
         self.items.clear()
         self.items.extend(kept)
         self.settle()
@@ -128,10 +132,11 @@ class DatagramQueue:
             self._bytes = 0
             self._batches.clear()
             return
-        self._bytes = sum(map(len, self.items))
         taken = self._accepted - len(self.items)
         while self._batches[0][1] <= taken:
             self._batches.popleft()
+        _, end, end_bytes = self._batches[0]  # counted one by one is only what is left of the oldest batch
+        self._bytes = sum(map(len, islice(self.items, end - taken))) + self._accepted_bytes - end_bytes
 
     def next_expiry(self) -> float | None:
         """When `expire` will next drop something, or None when nothing waits."""

@@ -55,8 +55,10 @@ class H3Engine(H3Listener):
 
     def receive_datagrams(self, batch: Sequence[ReceivedBuffer], now: float) -> None:
         """See `Engine.receive_datagrams`."""
-        self._receive_quic(batch, now)
-        self._collect()
+        if (contents := self._receive_quic(batch, now)) is None:
+            self._collect()
+        else:
+            self._on_datagrams(contents)
 
     def handle_timeout(self, now: float) -> None:
         """See `Engine.handle_timeout`."""
@@ -195,15 +197,17 @@ class H3Engine(H3Listener):
 
     def next_event(self) -> Event | None:
         """See `Engine.next_event`."""
-        if not self._events:
-            self._collect()  # sending may have issued connection ids
+        if not self._events and self._has_news():  # sending may have issued connection ids
+            self._collect()
         return self._events.popleft() if self._events else None
 
     def datagrams_to_send(self, now: float) -> Sequence[tuple[bytes, Address]]:
         """See `Engine.datagrams_to_send`."""
         queue = self._queue
+        if not queue.items:
+            return self._send_quic(now)
         queue.expire(now)
-        if queue.items and (frame := self._max_frame()) != self._frame_at_last_send:
+        if (frame := self._max_frame()) != self._frame_at_last_send:
             self._frame_at_last_send = frame
             queue.discard_larger_than(self._max_content(quarter_id_length=0))
         transmits = self._send_quic(now)
@@ -212,7 +216,7 @@ class H3Engine(H3Listener):
 
     def next_timeout(self) -> float | None:
         """See `Engine.next_timeout`."""
-        timer, expiry = self._quic.get_timer(), self._queue.next_expiry()
-        if timer is None or expiry is None:
-            return timer if expiry is None else expiry
-        return min(timer, expiry)
+        timer = self._quic.get_timer()
+        if (expiry := self._queue.next_expiry()) is None:
+            return timer
+        return expiry if timer is None else min(timer, expiry)

@@ -92,8 +92,8 @@ class H3Listener(abc.ABC):
         """Make the HTTP/3 layer, which sends our SETTINGS."""
 
     @abc.abstractmethod
-    def _receive_quic(self, batch: Sequence[ReceivedBuffer], now: float) -> None:
-        """Feed the library."""
+    def _receive_quic(self, batch: Sequence[ReceivedBuffer], now: float) -> list[bytes] | None:
+        """Feed the library; the contents of DATAGRAM frames if it can say that nothing else happened, else None."""
 
     @abc.abstractmethod
     def _send_quic(self, now: float) -> list[tuple[bytes, Address]]:
@@ -128,8 +128,6 @@ class H3Listener(abc.ABC):
     def _collect(self) -> None:
         """Translate what the library has to say; runs of datagrams of one stream become one event."""
         next_event, datagram_event = self._quic.next_event, self._datagram_event
-        if contents := self._take_datagrams():
-            self._on_datagrams(contents)
         run: DatagramRun | None = None
         while (event := next_event()) is not None:
             if self._is_closed:
@@ -147,9 +145,9 @@ class H3Listener(abc.ABC):
         if not self._is_closed and (closing := self._closing()) is not None:
             self._on_closing(closing)
 
-    def _take_datagrams(self) -> list[bytes]:
-        """Contents of DATAGRAM frames that came before all of the library's events, where it can say so in one list."""
-        return []
+    def _has_news(self) -> bool:
+        """Whether `_collect` may find something, where the library can tell."""
+        return True
 
     @abc.abstractmethod
     def _on_quic_event(self, event: Any) -> None:

@@ -134,20 +134,23 @@ class Qh3Engine(H3Engine):
         self._now = now
         self._connection.connect(address, now)
 
-    def _receive_quic(self, batch: Sequence[ReceivedBuffer], now: float) -> None:
+    def _receive_quic(self, batch: Sequence[ReceivedBuffer], now: float) -> list[bytes] | None:
         self._now = now
-        try:
-            self._connection.receive([buffer for buffer in batch if buffer[0]], now)
-            self._path.lone_packets += sum(len(data) <= size for data, size, _ in batch)
-        except QuicConnectionError as error:
-            self._fail(error)
         if not self._is_established:
             self._amplification.received += sum(len(data) for data, _, _ in batch)
             self._largest_received = max((min(len(data), size) for data, size, _ in batch), default=0)
-
-    def _take_datagrams(self) -> list[bytes]:
-        contents, self._connection.datagrams = self._connection.datagrams, []
+        try:
+            contents = self._connection.receive(batch, now)
+        except QuicConnectionError as error:
+            self._fail(error)
+            return None
+        for data, size, _ in batch:
+            if len(data) <= size:
+                self._path.lone_packets += 1
         return contents
+
+    def _has_news(self) -> bool:
+        return self._connection.has_news
 
     def _send_quic(self, now: float) -> list[tuple[bytes, Address]]:
         quic = self._connection
@@ -155,12 +158,13 @@ class Qh3Engine(H3Engine):
             return []
         self._now = now
         transmits, self._ready = self._ready, []
+        queue = self._queue
         try:
-            if self._queue.items and self._queue.waiting_bytes < self._room(now) / 2:
-                self._hand_over(now)  # early, so that an acknowledgement that is due may ride along
+            if queue.items and queue.waiting_bytes < (room := self._room(now)) / 2:
+                self._hand_over(room)  # early, so that an acknowledgement that is due may ride along
             transmits += quic.datagrams_to_send(now)
-            if self._queue.items:  # the window is short: whatever else was due has gone first
-                self._hand_over(now)
+            if queue.items:  # the window is short: whatever else was due has gone first
+                self._hand_over(self._room(now))
                 transmits += quic.datagrams_to_send(now)
         except QuicConnectionError as error:
             self._fail(error)
@@ -171,15 +175,12 @@ class Qh3Engine(H3Engine):
 
     def _room(self, now: float) -> int:
         """Bytes that may join those in flight; the pacer learns the rate on the way."""
-        window, in_flight = self._connection.flight
-        smoothed, latest = self._connection.round_trips
-        limit = self._path.limit(window, in_flight, latest, now)
+        window, in_flight, smoothed, latest = self._connection.road
         self._pacer.update(window, smoothed, now)
-        return limit - in_flight
+        return self._path.limit(window, in_flight, latest, now) - in_flight
 
-    def _hand_over(self, now: float) -> None:
+    def _hand_over(self, room: int) -> None:
         """Give qh3 the datagrams that congestion window, path and pacer let leave now."""
-        room = self._room(now)
         sent = self._connection.hand_over(self._queue.items, self._queue.waiting_bytes, room, self._pacer.tokens)
         self._pacer.spend(sent)
         self._path.sent_bytes += sent

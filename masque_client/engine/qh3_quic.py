@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
@@ -32,7 +31,10 @@ from masque_client.protocol.quic_invariants import parse_long_header
 
 _DECODE_ERROR = CRYPTO_ERROR + 50
 """The TLS alert decode_error (RFC 8446 §6.2)."""
-_PACING_SLACK_S = BURST_S / 2
+_PATIENCE_S = {"pacing": BURST_S / 2, "ack_application": 0.009}
+"""How much later than the core asks we look, for it sends what is due with anything that leaves meanwhile. Its pacing
+timer is often microseconds away with nothing to send. It wants a lone packet acknowledged after 1 ms, before what
+answers it may be there to carry the acknowledgement; peers are told to expect 25 ms (max_ack_delay)."""
 _IDLE_TIMEOUT = "Idle timeout"
 _DATAGRAM_OVERHEAD = 1 + CONNECTION_ID_BYTES + 2 + 16 + 3
 """What a packet with one DATAGRAM adds: short header, AEAD tag, frame type and Length."""
@@ -40,7 +42,7 @@ _DATAGRAM_OVERHEAD = 1 + CONNECTION_ID_BYTES + 2 + 16 + 3
 
 _DATAGRAM = "datagram"
 _data_and_address = itemgetter(0, 1)
-_CORE_METHODS = ("next_event", "poll_transmit", "receive_gro_buffer", "receive_many_datagrams", "send_datagram")
+_CORE_METHODS = ("next_event", "poll_transmit", "receive_gro_buffer", "send_datagram")
 
 
 def has_known_core(core: type = QuicConnectionCore) -> bool:
@@ -48,16 +50,10 @@ def has_known_core(core: type = QuicConnectionCore) -> bool:
     return all(hasattr(core, name) for name in _CORE_METHODS)
 
 
-def _train_and_address(buffer: ReceivedBuffer) -> tuple[bool, Address]:
-    return len(buffer[0]) > buffer[1], buffer[2]
-
-
 class OpenQuicConnection(QuicConnection):
     """qh3's `QuicConnection` with what an engine needs to ask and to tell. Driven by `Qh3Engine` alone.
 
     Attributes:
-        datagrams: contents of DATAGRAM frames that arrived before everything that `next_event` has to tell. The engine
-            takes them out.
         starts: how often a handshake began: again after a Retry or Version Negotiation packet.
     """
 
@@ -68,7 +64,7 @@ class OpenQuicConnection(QuicConnection):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.datagrams: list[bytes] = []
+        self._sizes: tuple[int, int] | None = None
 
     # --- the road ---------------------------------------------------------------------------------------------------
 
@@ -101,46 +97,58 @@ class OpenQuicConnection(QuicConnection):
         return used
 
     def get_timer(self) -> float | None:
-        """The next timer; qh3's pacing timer, often microseconds away with nothing to send, is put off a little."""
+        """The next timer, put off a little where waiting is worth it."""
         timer = self._core.get_timer() if self._core is not None else None
         if timer is None:
             return None
         kind, at = timer
-        return at + _PACING_SLACK_S if kind == "pacing" else at
+        return at + _PATIENCE_S.get(kind, 0.0)
 
-    def receive(self, batch: Sequence[ReceivedBuffer], now: float) -> None:
-        """UDP payloads. After the handshake trains enter the core whole, and what came alone in one call per run."""
+    def receive(self, batch: Sequence[ReceivedBuffer], now: float) -> list[bytes] | None:
+        """Take UDP payloads; after the handshake trains enter the core whole.
+
+        Returns:
+            the contents of DATAGRAM frames when nothing else happened, or None: then `next_event` tells it all.
+        """
         if not self._handshake_complete or not self.takes_batches:
             for buffer in batch:
-                self._receive_publicly(buffer, now)
-            return
+                if buffer[0]:
+                    self._receive_publicly(buffer, now)
+            return None
         core = self._require_core()
-        for (is_train, address), buffers in groupby(batch, _train_and_address):
-            if is_train:
-                for data, segment_size, _ in buffers:
-                    self._call_core(core.receive_gro_buffer, data, segment_size, address, now)
-            else:
-                self._call_core(core.receive_many_datagrams, [data for data, _, _ in buffers], address, now)
-        self._take_news()
+        receive = core.receive_gro_buffer
+        try:
+            for data, segment_size, address in batch:
+                if data:
+                    receive(data, segment_size, address, now)
+        except RuntimeError as error:
+            raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, None, str(error)) from error
+        news = list(iter(core.next_event, None))
+        contents = [each[1] for each in news if each[0] == _DATAGRAM]
+        if len(contents) == len(news) and not self._events:  # behind an event they would overtake it
+            return contents
+        self._tell(news)
+        return None
 
     def _receive_publicly(self, buffer: ReceivedBuffer, now: float) -> None:
         if self._core is not None and self._is_client and not self._has_switched:
             self._follow_version(self._core.version, buffer.data)
         self.receive_gro_buffer(*buffer, now)
 
-    def _take_news(self) -> None:
-        """Drain the core: nothing but DATAGRAM frames becomes no event objects, everything else qh3 shall read."""
+    def _tell(self, news: Iterable[tuple[Any, ...]]) -> None:
+        """Have qh3 read what was taken from its core, and make events of it."""
         core = self._require_core()
-        news = list(iter(core.next_event, None))
-        contents = [each[1] for each in news if each[0] == _DATAGRAM]
-        if len(contents) == len(news) and not self._events:  # behind an event they would overtake it
-            self.datagrams += contents
-            return
+        self._sizes = None
         self._core = _Retold(core, news)  # type: ignore[assignment]  # it stands in for the length of one loop
         try:
             self._drain_core()
         finally:
             self._core = core
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `next_event` has something to tell."""
+        return bool(self._events)
 
     def _follow_version(self, ours: int, data: bytes) -> None:
         """Let a client follow the server to another version; qh3 does so in the server's very first packet only.
@@ -171,6 +179,7 @@ class OpenQuicConnection(QuicConnection):
         assert self._peer_parameters is not None
         *others, _ = self._peer_parameters  # the last one is max_udp_payload_size
         super()._call_core(self._require_core().apply_peer_transport_parameters, *others, size)
+        self._sizes = None
 
     def build_probe(self, ping: int, datagram: bytes, now: float) -> list[tuple[bytes, Address]]:
         """Packets with a PING of this number and a DATAGRAM frame: one, unless something else was due as well."""
@@ -252,22 +261,19 @@ class OpenQuicConnection(QuicConnection):
         return Closing(origin, event.error_code, event.frame_type, event.reason_phrase)
 
     @property
-    def flight(self) -> tuple[int, int]:
-        """`(congestion window, in flight)` in bytes."""
+    def road(self) -> tuple[int, int, float | None, float | None]:
+        """`(congestion window, in flight)` in bytes and `(smoothed, latest)` round trip in seconds."""
         core = self._require_core()
-        return core.congestion_window, core.bytes_in_flight
-
-    @property
-    def round_trips(self) -> tuple[float | None, float | None]:
-        """`(smoothed, latest)` in seconds."""
-        core = self._require_core()
-        return core.smoothed_rtt, core.latest_rtt
+        return core.congestion_window, core.bytes_in_flight, core.smoothed_rtt, core.latest_rtt
 
     @property
     def sizes(self) -> tuple[int, int]:
         """`(current packet size, length of the peer's connection id)`."""
-        assert self._tls is not None
-        return self._require_core().active_path[5], len(self._tls.remote_initial_source_connection_id or b"")
+        if self._sizes is None or not self._handshake_complete:
+            assert self._tls is not None
+            connection_id = self._tls.remote_initial_source_connection_id or b""
+            self._sizes = self._require_core().active_path[5], len(connection_id)
+        return self._sizes
 
     def datagram_content(self, packet_size: int) -> int:
         """Bytes of DATAGRAM frame content that fill a packet of `packet_size` bytes."""

@@ -47,6 +47,9 @@ from masque_client.protocol.packing import Split
 
 logger = logging.getLogger(__name__)
 
+TIMER_RESOLUTION_S = 0.001
+"""The loop's own: what is due sooner comes no sooner for asking again."""
+
 
 class StreamHandler(Protocol):
     """Who is told what happens on one request stream. Called in the loop; must not block."""
@@ -260,11 +263,11 @@ class HttpConnection:
             self._send(output)
             self._watchdog.on_sent(now)
             if self._path_mtu is not None:
-                self._path_mtu.on_sent(self.clock.now())
+                self._path_mtu.on_sent(now)
         if self.wants_writable and not self.engine.is_datagram_queue_full:
             self.wants_writable = False
             self._loop.call_soon(self._notify_writable)
-        self._arm_timer()
+        self._arm_timer(now)
 
     def close(self, error_code: int = 0x100, reason: str = "") -> None:
         """Say goodbye (CONNECTION_CLOSE) and release everything at once; the draining period is not waited for."""
@@ -411,8 +414,10 @@ class HttpConnection:
             return self.closed.error
         return ConnectionLost(f"the connection was closed{': ' + self.closed.reason if self.closed.reason else ''}")
 
-    def _arm_timer(self) -> None:
+    def _arm_timer(self, now: float) -> None:
         """Keep one timer, no later than the deadline: one too early costs a look, re-arming costs every flush."""
+        if self._timer is not None and self._timer.when() <= now + TIMER_RESOLUTION_S:
+            return
         deadline = self.engine.next_timeout()
         if deadline is None:
             return
