@@ -12,7 +12,7 @@ setup(
     ext_modules=[
         Extension(
             "masque_client.netio.offload._compiled",
-            sources=[f"{HERE}/compiled.c", f"{HERE}/segment.c", f"{HERE}/coalesce.c"],
+            sources=[f"{HERE}/compiled.c", f"{HERE}/segment.c", f"{HERE}/coalesce.c", f"{HERE}/tun_io.c"],
             depends=[f"{HERE}/wire.h"],
             extra_compile_args=["-O3", "-std=c11", "-Wall", "-Wextra"],
             py_limited_api=True,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from masque_client.netio import offload
-from masque_client.netio.offload.virtio import HEADER_BYTES, VirtioHeader, measure
+from masque_client.netio.offload.virtio import HEADER_BYTES, VirtioHeader
 from masque_client.netio.tun import TunDevice
 from masque_client.protocol.packing import ONE_PER_BUFFER, Packing
 
@@ -28,11 +28,11 @@ class SuperPackets:
 
     def measure(self, buffer: bytes) -> tuple[int, int]:
         """See `Packing`."""
-        return measure(buffer)
+        return offload.measure([buffer])
 
     def largest(self, buffer: bytes) -> int:
         """See `Packing`."""
-        count, total = measure(buffer)
+        count, total = offload.measure([buffer])
         if count == 1:
             return total
         headers = (total - len(buffer) + HEADER_BYTES) // (count - 1)  # the super-packet has one set of them itself

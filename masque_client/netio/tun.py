@@ -15,11 +15,10 @@ import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NoReturn, Self
 
 from masque_client.errors import HostError
 from masque_client.netio import offload as offload_kernel
-from masque_client.netio.offload.virtio import HEADER_BYTES, MAX_PACKET_BYTES, measure
 from masque_client.netio.tun_setup import leave_plain, open_tun
 
 
@@ -93,20 +92,8 @@ class TunDevice:
         Raises:
             HostError: the device was deleted under us; close it.
         """
-        if self.offload:
-            return offload_kernel.segment(self.read_super_packets(limit))
-        packets: list[bytes] = []
-        read, descriptor = os.read, self._descriptor
-        try:
-            for _ in range(limit):
-                packets.append(read(descriptor, MAX_PACKET_BYTES))
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            self._raise_if_gone(error)
-        self.counters.packets_read += len(packets)
-        self.counters.bytes_read += sum(map(len, packets))
-        return packets
+        buffers = self.read_super_packets(limit)
+        return offload_kernel.segment(buffers) if self.offload else buffers
 
     def write_batch(self, packets: Sequence[bytes]) -> int:
         """Hand packets to the host, in order; returns how many it took. The others are lost and counted.
@@ -115,63 +102,33 @@ class TunDevice:
         at any time.
         """
         if self.offload:
-            return self.write_super_packets(offload_kernel.coalesce(packets, 0, self.merges_udp))
-        written = 0
-        write, descriptor, counters = os.write, self._descriptor, self.counters
-        for packet in packets:
-            try:
-                counters.bytes_written += write(descriptor, packet)
-                written += 1
-            except OSError as error:
-                if error.errno == errno.EBADF:
-                    raise
-                counters.write_drops += 1
-        counters.packets_written += written
-        return written
+            packets = offload_kernel.coalesce(packets, 0, self.merges_udp)
+        return self.write_super_packets(packets)
 
-    # --- super-packets, only with `offload` -------------------------------------------------------------------------
+    # --- super-packets; without `offload` they are packets -----------------------------------------------------------
 
     def read_super_packets(self, limit: int = 64) -> list[bytes]:
         """What `read_batch` reads, as the kernel gave it: for `offload.segment`. `limit` counts packets."""
-        supers: list[bytes] = []
-        count = byte_count = multiple = 0
-        read, descriptor = os.read, self._descriptor
-        try:
-            while count < limit:
-                super_packet = read(descriptor, HEADER_BYTES + MAX_PACKET_BYTES)
-                packets, size = measure(super_packet)
-                supers.append(super_packet)
-                count += packets
-                byte_count += size
-                multiple += packets > 1
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            self._raise_if_gone(error)
+        supers, packets, size, multiple, error = offload_kernel.read_buffers(self._descriptor, limit, self.offload)
+        if error:
+            self._raise_gone(OSError(error, os.strerror(error)))
         counters = self.counters
-        counters.packets_read += count
-        counters.bytes_read += byte_count
+        counters.packets_read += packets
+        counters.bytes_read += size
         counters.super_packets_read += multiple
         return supers
 
     def write_super_packets(self, supers: Sequence[bytes]) -> int:
         """What `write_batch` writes, as `offload.coalesce` made it; returns how many packets the host took."""
-        written = 0
-        write, descriptor, counters = os.write, self._descriptor, self.counters
-        for super_packet in supers:
-            packets, size = measure(super_packet)
-            try:
-                write(descriptor, super_packet)
-            except OSError as error:
-                if error.errno == errno.EBADF:
-                    raise
-                counters.write_drops += packets
-                continue
-            written += packets
-            counters.bytes_written += size
-            counters.super_packets_written += packets > 1
-        counters.packets_written += written
-        return written
+        packets, size, multiple, drops, error = offload_kernel.write_buffers(self._descriptor, supers, self.offload)
+        if error:
+            raise OSError(error, os.strerror(error))
+        counters = self.counters
+        counters.packets_written += packets
+        counters.bytes_written += size
+        counters.super_packets_written += multiple
+        counters.write_drops += drops
+        return packets
 
     # --- the descriptor ---------------------------------------------------------------------------------------------
 
@@ -187,7 +144,7 @@ class TunDevice:
                 leave_plain(descriptor)
             os.close(descriptor)
 
-    def _raise_if_gone(self, error: OSError) -> None:
+    def _raise_gone(self, error: OSError) -> NoReturn:
         if error.errno == errno.EBADF:
             raise error
         raise HostError(

@@ -19,7 +19,6 @@ import pytest
 
 from masque_client.netio import offload, tun_setup
 from masque_client.netio.offload import python_kernel
-from masque_client.netio.offload.virtio import measure
 from masque_client.netio.tun import TunDevice
 from masque_client.testing.netns import Lab, Namespace
 from tests.netns.bridge import MTU, Bridge, attach, transfer
@@ -41,8 +40,8 @@ def worthwhile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def in_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offload, "segment", python_kernel.segment)
-    monkeypatch.setattr(offload, "coalesce", python_kernel.coalesce)
+    for name in python_kernel.__all__:
+        monkeypatch.setattr(offload, name, getattr(python_kernel, name))
 
 
 @pytest.fixture
@@ -191,7 +190,7 @@ def test_udp_trains_cross_at_once(right: Namespace, tun: TunDevice) -> None:
         program.sendto(payload(9_500), ("192.0.2.1", 4000))
         assert select.select([tun], [], [], READY_WITHIN_S)[0]
         [super_packet] = tun.read_super_packets()
-        assert measure(super_packet) == (10, 9_500 + 10 * 28)
+        assert offload.measure([super_packet]) == (10, 9_500 + 10 * 28)
         packets = offload.segment([super_packet])
         assert b"".join(packet[28:] for packet in packets) == payload(9_500)
 

@@ -114,6 +114,15 @@ def test_both_kernels_cut_noise_alike(batch: list[bytes]) -> None:
 
 
 @quick
+@given(st.lists(supers() | st.binary(max_size=120), max_size=3))
+def test_both_kernels_measure_what_they_cut(batch: list[bytes]) -> None:
+    packets = compiled.segment(batch)
+    expected = len(packets), sum(map(len, packets))
+    assert compiled.measure(batch) == expected
+    assert python_kernel.measure(batch) == expected
+
+
+@quick
 @given(batches(), st.integers(0, 2), st.booleans())
 def test_both_kernels_merge_alike(batch: list[bytes], skip: int, merge_udp: bool) -> None:
     payloads = [b"\0" * skip + packet for packet in batch]

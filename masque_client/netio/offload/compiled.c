@@ -30,6 +30,29 @@ static PyObject *segment(PyObject *module, PyObject *args, PyObject *keywords)
     return out;
 }
 
+static PyObject *measure(PyObject *module, PyObject *supers)
+{
+    size_t packets, bytes;
+    Py_ssize_t all_packets = 0, all_bytes = 0;
+    (void)module;
+    PyObject *list = PySequence_List(supers);
+    for (Py_ssize_t index = 0; list != NULL && index < PyList_Size(list); index++) {
+        char *super;
+        Py_ssize_t size;
+        if (PyBytes_AsStringAndSize(PyList_GetItem(list, index), &super, &size) < 0) {
+            Py_CLEAR(list);
+            break;
+        }
+        offload_measure((const uint8_t *)super, (size_t)size, &packets, &bytes);
+        all_packets += (Py_ssize_t)packets;
+        all_bytes += (Py_ssize_t)bytes;
+    }
+    if (list == NULL)
+        return NULL;
+    Py_DECREF(list);
+    return Py_BuildValue("(nn)", all_packets, all_bytes);
+}
+
 static PyObject *coalesce(PyObject *module, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"payloads", "skip", "merge_udp", NULL};
@@ -52,6 +75,9 @@ static PyObject *coalesce(PyObject *module, PyObject *args, PyObject *keywords)
 static PyMethodDef methods[] = {
     {"segment", (PyCFunction)(void (*)(void))segment, METH_VARARGS | METH_KEYWORDS, NULL},
     {"coalesce", (PyCFunction)(void (*)(void))coalesce, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"measure", measure, METH_O, NULL},
+    {"read_buffers", read_buffers, METH_VARARGS, NULL},
+    {"write_buffers", write_buffers, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -60,7 +86,7 @@ static PyModuleDef_Slot slots[] = {{0, NULL}};
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_compiled",
-    .m_doc = "Segmentation and coalescing for TUN offload; described in masque_client.netio.offload.",
+    .m_doc = "Segmentation and coalescing for TUN offload, and the device's system calls; described in masque_client.netio.offload.",
     .m_methods = methods,
     .m_slots = slots,
 };

@@ -6,6 +6,7 @@ Same names, same bytes out; the property tests hold the two against each other. 
 from __future__ import annotations
 
 from masque_client.netio.offload.python_coalesce import coalesce
-from masque_client.netio.offload.python_segment import segment
+from masque_client.netio.offload.python_segment import measure, segment
+from masque_client.netio.offload.python_tun_io import read_buffers, write_buffers
 
-__all__ = ["coalesce", "segment"]
+__all__ = ["coalesce", "measure", "read_buffers", "segment", "write_buffers"]

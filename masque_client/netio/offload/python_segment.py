@@ -41,6 +41,23 @@ def segment(supers: Iterable[bytes | bytearray | memoryview], prefix: bytes = b"
     return out
 
 
+def measure(supers: Iterable[bytes], /) -> tuple[int, int]:
+    """See the package."""
+    packets = size = 0
+    for super_packet in supers:
+        packets += 1
+        size += max(0, len(super_packet) - HEADER_BYTES)
+        if len(super_packet) < HEADER_BYTES or super_packet[1] == GSO_NONE:
+            continue
+        header, packet = VirtioHeader.parse(super_packet), memoryview(super_packet)[HEADER_BYTES:]
+        if transport_bytes := _transport_bytes(header, packet):
+            headers = header.csum_start + transport_bytes
+            more = max(0, -(-(len(packet) - headers) // header.gso_size) - 1)
+            packets += more
+            size += more * headers
+    return packets, size
+
+
 def _complete_checksum(header: VirtioHeader, packet: bytes) -> bytes:
     start = header.csum_start
     at = start + header.csum_offset
@@ -49,7 +66,7 @@ def _complete_checksum(header: VirtioHeader, packet: bytes) -> bytes:
     return packet[:at] + transport_checksum(sum16(packet[start:])) + packet[at + 2 :]
 
 
-def _transport_bytes(header: VirtioHeader, packet: bytes) -> int:
+def _transport_bytes(header: VirtioHeader, packet: bytes | memoryview) -> int:
     """Length of the TCP or UDP header; 0 when the super-packet makes no sense.
 
     The kernel's `hdr_len` is only a hint: on a forwarding path it may be the length of the first packet.

@@ -124,3 +124,20 @@ int offload_segment(const uint8_t *super, size_t size, const uint8_t *prefix, si
     }
     return 0;
 }
+
+void offload_measure(const uint8_t *super, size_t size, size_t *packets, size_t *bytes)
+{
+    vnet_header header;
+    plan plan;
+    *packets = 1;
+    *bytes = size < VNET_BYTES ? 0 : size - VNET_BYTES;
+    if (size < VNET_BYTES)
+        return;
+    memcpy(&header, super, VNET_BYTES);
+    if (header.gso_type == GSO_NONE || !make_plan(&header, super + VNET_BYTES, *bytes, &plan))
+        return;
+    size_t payload = plan.size - plan.headers;
+    if (payload > plan.segment)
+        *packets = (payload + plan.segment - 1) / plan.segment;
+    *bytes += (*packets - 1) * plan.headers;
+}

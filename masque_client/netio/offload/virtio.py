@@ -54,15 +54,3 @@ class VirtioHeader(NamedTuple):
     def encode(self) -> bytes:
         """The header's ten bytes."""
         return HEADER.pack(*self)
-
-
-def measure(super_packet: bytes) -> tuple[int, int]:
-    """How many packets a super-packet stands for, and their bytes together, headers of all included."""
-    size = len(super_packet) - HEADER_BYTES
-    if super_packet[1] == GSO_NONE:
-        return 1, size
-    _, _, _, gso_size, transport, checksum_offset = HEADER.unpack_from(super_packet)
-    is_udp = checksum_offset == UDP_CSUM_OFFSET
-    headers = transport + (8 if is_udp else (super_packet[HEADER_BYTES + transport + 12] >> 4) * 4)
-    packets = max(1, -(-(size - headers) // gso_size))
-    return packets, size + (packets - 1) * headers

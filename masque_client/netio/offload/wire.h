@@ -97,7 +97,14 @@ static inline uint8_t *append_bytes(PyObject *list, size_t size)
 /* One super-packet, virtio_net_hdr first, becomes packets appended to `out`, each behind `prefix`; -1 on exception. */
 int offload_segment(const uint8_t *super, size_t size, const uint8_t *prefix, size_t prefix_bytes, PyObject *out);
 
+/* How many packets that makes, and their bytes together, headers of all included. */
+void offload_measure(const uint8_t *super, size_t size, size_t *packets, size_t *bytes);
+
 /* The packets within the bytes objects of `payloads`, each behind `skip` bytes, merged into a new list. */
 PyObject *offload_coalesce(PyObject *payloads, size_t skip, int merge_udp);
+
+/* Of a TUN device; methods of the module. */
+PyObject *read_buffers(PyObject *module, PyObject *args);
+PyObject *write_buffers(PyObject *module, PyObject *args);
 
 #endif

@@ -39,6 +39,9 @@ def fuzz_one(data: bytes) -> None:
 def cut(supers: list[bytes], prefix: bytes) -> list[bytes]:
     packets = python_kernel.segment(supers, prefix)
     assert compiled is None or compiled.segment(supers, prefix) == packets
+    measured = len(packets), sum(map(len, packets)) - len(packets) * len(prefix)
+    assert python_kernel.measure(supers) == measured
+    assert compiled is None or compiled.measure(supers) == measured
     return packets
 
 

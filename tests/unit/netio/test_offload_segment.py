@@ -168,3 +168,33 @@ def test_less_than_a_header_is_an_empty_packet(kernel: ModuleType) -> None:
 def test_other_than_bytes_is_a_mistake(kernel: ModuleType, argument: object) -> None:
     with pytest.raises(TypeError):
         kernel.segment(argument)
+
+
+# --- measure: what segment would make of it --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("is_tcp", [True, False], ids=["tcp", "udp"])
+@pytest.mark.parametrize("size", [0, 1, 1000, 1001, 60_000])
+def test_a_super_packet_measures_what_its_segments_do(
+    kernel: ModuleType, version: int, is_tcp: bool, size: int
+) -> None:
+    packet = Packet(payload(size), version=version, is_tcp=is_tcp, options=TIMESTAMPS if is_tcp else b"")
+    segments = packet.cut(1000) or [bytes(packet)]
+    expected = len(segments), sum(map(len, segments))
+    assert kernel.measure([packet.super_packet(1000)]) == expected
+    assert kernel.measure([packet.super_packet(1000, hdr_len=1040)]) == expected, "the kernel's hdr_len is a hint"
+
+
+def test_measures_add_up(kernel: ModuleType) -> None:
+    lone = NO_HEADER + bytes(DATA)
+    assert kernel.measure([]) == (0, 0)
+    assert kernel.measure([lone]) == (1, 3040)
+    assert kernel.measure((lone, DATA.super_packet(1000), NO_HEADER)) == (5, 3040 + 3120 + 0)
+
+
+@pytest.mark.parametrize("nonsense", [b"", b"\1" * 9, virtio(1, TCPV4, 40, 0, 20, 16) + bytes(DATA), bytes(range(40))])
+def test_nonsense_measures_as_one_packet(kernel: ModuleType, nonsense: bytes) -> None:
+    """It passes whole."""
+    assert kernel.measure([nonsense]) == (1, max(0, len(nonsense) - 10))
+    assert list(map(len, kernel.segment([nonsense]))) == [max(0, len(nonsense) - 10)]
