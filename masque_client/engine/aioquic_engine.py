@@ -1,41 +1,25 @@
-"""The reference engine: HTTP/3 over aioquic. The only importer of aioquic.
+"""The reference engine: HTTP/3 over aioquic. With `aioquic_quic.py` and `aioquic_congestion.py` its only importer.
 
 aioquic is a library for streams; HTTP Datagrams, GOAWAY, mutual TLS on the server and telling *why* a connection
-closes need its insides. All such access is in the three subclasses at the top of this file, tried against aioquic
-1.7: a missing attribute fails the first connection loudly instead of silently changing behaviour.
+closes need its insides.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from aioquic import tls
-from aioquic._buffer import Buffer
 from aioquic.h3 import connection as h3_connection
 from aioquic.h3 import events as h3_events
 from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection, QuicConnectionError, QuicConnectionState
-from aioquic.quic.packet import (
-    QuicErrorCode,
-    QuicFrameType,
-    QuicPacketType,
-    QuicTransportParameters,
-    pull_quic_transport_parameters,
-)
-from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
-from cryptography.hazmat.primitives.serialization import Encoding
+from aioquic.quic.connection import QuicConnection, QuicConnectionError
 
 from masque_client.engine import grease, h3_rules, trust
-from masque_client.engine.aioquic_congestion import ALGORITHMS, BurstPacer, Counting
+from masque_client.engine.aioquic_congestion import ALGORITHMS
+from masque_client.engine.aioquic_quic import OpenQuicConnection
 from masque_client.engine.closing import (
-    BAD_CERTIFICATE,
-    CERTIFICATE_REQUIRED,
-    NO_COMMON_VERSION,
     Closing,
-    Origin,
 )
 from masque_client.engine.h3_engine import H3Engine
 from masque_client.engine.h3_listener import ALPN, CONNECTION_ID_BYTES, CONNECTION_WINDOW, STREAM_WINDOW
@@ -49,171 +33,8 @@ from masque_client.engine.interface import (
     ReceivedBuffer,
 )
 from masque_client.engine.library import choose_congestion_control
-from masque_client.engine.version_negotiation import by_our_preference, find_downgrade
 from masque_client.errors import ConfigurationError, RemoteProtocolError
 from masque_client.protocol.qpack import encode_field_section
-
-MAX_UDP_PAYLOAD = 65527
-"""RFC 9000 §18.2: the default of max_udp_payload_size."""
-_IDLE_FRAME_TYPE = 0x00
-"""aioquic reports an idle timeout as a transport error about a PADDING frame."""
-
-
-class _Quic(QuicConnection):
-    """aioquic's connection, opened up. Every private attribute of aioquic's that we touch is touched here."""
-
-    def __init__(self, configuration: QuicConfiguration, *, original_destination_connection_id: bytes | None) -> None:
-        super().__init__(
-            configuration=configuration, original_destination_connection_id=original_destination_connection_id
-        )
-        self._loss._pacer = BurstPacer(max_datagram_size=configuration.max_datagram_size)
-        self.demands_client_certificate = False
-        self.greases = False
-        self.max_udp_payload_ceiling = MAX_UDP_PAYLOAD
-        self.acknowledged_probes: deque[int] = deque()
-
-    def lend_datagram_queue(self, items: deque[bytes]) -> None:
-        """Let packets be filled from our bounded queue instead of aioquic's unbounded one (L-4)."""
-        assert not self._datagrams_pending
-        self._datagrams_pending = items
-
-    def get_timer(self) -> float | None:
-        """The next timer; aioquic cannot be asked before the first packet or after the end."""
-        return super().get_timer() if self._close_at is not None else None
-
-    def _initialize(self, peer_cid: bytes) -> None:
-        super()._initialize(peer_cid)
-        self.tls._request_client_certificate = self.demands_client_certificate
-
-    def _serialize_transport_parameters(self) -> bytes:
-        if not self.greases:
-            return super()._serialize_transport_parameters()
-        versions = self._configuration.supported_versions
-        self._configuration.supported_versions = [*versions, grease.quic_version()]
-        try:
-            return super()._serialize_transport_parameters() + grease.transport_parameter()
-        finally:
-            self._configuration.supported_versions = versions
-
-    def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
-        super()._parse_transport_parameters(data, from_session_ticket)
-        parameters: QuicTransportParameters = pull_quic_transport_parameters(Buffer(data=data))
-        if parameters.max_udp_payload_size is not None:  # which aioquic ignores (RFC 9000 §18.2)
-            self.max_udp_payload_ceiling = min(self.max_udp_payload_ceiling, parameters.max_udp_payload_size)
-            self._max_datagram_size = min(self._max_datagram_size, parameters.max_udp_payload_size)
-        self._judge_versions()
-
-    def resize_packets(self, size: int) -> None:
-        self._max_datagram_size = self._loss._pacer._max_datagram_size = size
-
-    def build_probe(self, size: int, now: float) -> list[tuple[bytes, Address]]:
-        """A packet of `size` bytes with a PING and PADDING, which nothing repeats when it is lost."""
-        builder = QuicPacketBuilder(
-            host_cid=self.host_cid,
-            is_client=self._is_client,
-            max_datagram_size=size,
-            packet_number=self._packet_number,
-            peer_cid=self._peer_cid.cid,
-            version=self._version or 0,
-        )
-        builder.start_packet(QuicPacketType.ONE_RTT, self._cryptos[tls.Epoch.ONE_RTT])
-        number = builder.packet_number
-        frame = builder.start_frame(QuicFrameType.PING, handler=self._on_probe_delivery, handler_args=(size, number))
-        frame.push_bytes(bytes(builder.remaining_buffer_space))
-        self._controller.probes.add(number)
-        return self._flush_builder(
-            builder=builder, network_path=self._network_paths[0], peer_cid=self._peer_cid.cid, now=now
-        )
-
-    def _on_probe_delivery(self, delivery: QuicDeliveryState, size: int, number: int) -> None:
-        if delivery is QuicDeliveryState.ACKED:
-            self._controller.probes.discard(number)
-            self.acknowledged_probes.append(size)
-
-    @property
-    def _controller(self) -> Counting:
-        controller = self._loss._cc
-        assert isinstance(controller, Counting)
-        return controller
-
-    def _judge_versions(self) -> None:
-        """What aioquic leaves out of RFC 9368: a server follows the client's order, a client trusts the packets."""
-        information, ours = self._remote_version_information, self.configuration.supported_versions
-        if not self._is_client:
-            if information is not None:
-                information.available_versions = by_our_preference(information.available_versions, ours)
-            return
-        theirs = (information.chosen_version, information.available_versions) if information is not None else None
-        in_use, has_restarted = self._crypto_packet_version, self._version_negotiated_incompatible
-        assert in_use is not None
-        if downgrade := find_downgrade(theirs, in_use=in_use, ours=ours, has_restarted=has_restarted):
-            raise QuicConnectionError(QuicErrorCode.VERSION_NEGOTIATION_ERROR, QuicFrameType.CRYPTO, downgrade)
-
-    @property
-    def version(self) -> int:
-        """The version in use; 0 before the first packet."""
-        return self._version or 0
-
-    @property
-    def peer_certificate(self) -> bytes | None:
-        context = getattr(self, "tls", None)  # made when the first packet arrives
-        certificate = context._peer_certificate if context is not None else None
-        return certificate.public_bytes(Encoding.DER) if certificate is not None else None
-
-    def verify_client_certificate(self) -> tuple[int, str] | None:
-        """Check the client's chain; aioquic asks for a certificate but accepts any, and none."""
-        if self.tls._peer_certificate is None:
-            return CERTIFICATE_REQUIRED, "a client certificate is required"
-        try:
-            tls.verify_certificate(
-                certificate=self.tls._peer_certificate,
-                chain=self.tls._peer_certificate_chain,
-                cafile=self.configuration.cafile,
-            )
-        except tls.Alert as alert:
-            return int(getattr(alert, "description", BAD_CERTIFICATE)), str(alert)
-        return None
-
-    @property
-    def closing(self) -> Closing | None:
-        event = self._close_event
-        if event is None:
-            return None
-        if self._state is QuicConnectionState.DRAINING:
-            origin = Origin.PEER
-        elif event.reason_phrase == NO_COMMON_VERSION:
-            origin = Origin.VERSIONS
-        elif self._state is QuicConnectionState.TERMINATED and event.frame_type == _IDLE_FRAME_TYPE:
-            origin = Origin.IDLE
-        else:
-            origin = Origin.LOCAL
-        return Closing(origin, event.error_code, event.frame_type, event.reason_phrase)
-
-    @property
-    def has_path(self) -> bool:
-        return bool(self._network_paths)
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        return self._max_datagram_size, len(self._peer_cid.cid)
-
-    @property
-    def peer_max_datagram_frame(self) -> int:
-        return self._remote_max_datagram_frame_size or 0
-
-    def unsent_bytes(self, stream_id: int) -> int:
-        stream = self._streams.get(stream_id)
-        return stream.sender._buffer_stop - stream.sender.next_offset if stream is not None else 0
-
-    @property
-    def may_open_request(self) -> bool:
-        return self._local_next_stream_id_bidi // 4 < self._remote_max_streams_bidi
-
-    def snapshot(self) -> tuple[float | None, int, int, int, int]:
-        """`(rtt, packets sent, packets lost, window, in flight)`."""
-        loss = self._loss
-        rtt = loss._rtt_smoothed if loss._rtt_initialized else None
-        return rtt, self._packet_number, self._controller.packets_lost, loss.congestion_window, loss.bytes_in_flight
 
 
 class _H3(h3_connection.H3Connection):
@@ -225,9 +46,8 @@ class _H3(h3_connection.H3Connection):
 
     def _init_connection(self) -> None:
         self._max_push_id = None
-        self._decoder = type(self._decoder)(
-            0, 0
-        )  # as our SETTINGS say; the library's takes a dynamic table all the same
+        # As our SETTINGS say; the library's takes a dynamic table all the same.
+        self._decoder = type(self._decoder)(0, 0)
         super()._init_connection()
         if self._engine.configuration.grease and self._local_control_stream_id is not None:
             grease.begin_http3(self._quic, self._local_control_stream_id)
@@ -267,7 +87,7 @@ class AioquicEngine(H3Engine):
     ) -> None:
         super().__init__(configuration)
         self._probes: list[tuple[bytes, Address]] = []
-        self._connection = self._quic = _Quic(
+        self._connection = self._quic = OpenQuicConnection(
             _quic_configuration(configuration), original_destination_connection_id=original_destination_connection_id
         )
         self._connection.demands_client_certificate = not self._is_client and configuration.tls.ca_file is not None

@@ -28,7 +28,11 @@ PURE = ["masque_client/protocol", "masque_client/pvd/match.py", "masque_client/p
 IMPURE_MODULES = {"asyncio", "os", "random", "secrets", "select", "socket", "subprocess", "threading", "time"}
 # Each library behind an adapter has its importers named: swapping it must touch these files and no other.
 IMPORTERS = {
-    "aioquic": {"masque_client/engine/aioquic_engine.py", "masque_client/engine/aioquic_congestion.py"},
+    "aioquic": {
+        "masque_client/engine/aioquic_engine.py",
+        "masque_client/engine/aioquic_quic.py",
+        "masque_client/engine/aioquic_congestion.py",
+    },
     "qh3": {"masque_client/engine/qh3_engine.py", "masque_client/engine/qh3_quic.py"},
     "h2": {"masque_client/engine/h2_engine.py", "masque_client/engine/h2_listener.py"},
 }
