@@ -18,6 +18,7 @@ Whose socket a target was asked from is the kernel's word, not ours. The documen
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 import threading
@@ -40,7 +41,7 @@ from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON, Actor, StepFailed
 from masque_connect.demo.interrupts import Interrupts
 from masque_connect.demo.settings import Settings
 from masque_connect.demo.staging import blank_result, stage
-from masque_connect.demo.workplace import Workshop, free_port
+from masque_connect.demo.workplace import Workshop
 from masque_connect.exit_codes import ExitCode
 from masque_connect.render import remark
 
@@ -53,6 +54,8 @@ SHORT_LIFETIME_S = 17.0
 EXCHANGE_TIMEOUT_S = 30.0
 RETRY_S = 0.1
 START_TIMEOUT_S = 10.0
+PORT_ATTEMPTS = 16
+"""How often a port number that is free for both UDP and TCP is looked for."""
 PARTS = ("discovery", "routing", "failover", "reopening", "refresh", "refusal")
 DEAD, LIGHT, FULL, DIRECT = "dead", "light", "full", "direct"
 
@@ -103,9 +106,9 @@ class _Scenario:
         self.actors[DIRECT] = self._command("socks", "--listen", "127.0.0.1:0", "--unmatched", "direct", "-v")
         server = parse_address(self.actors[DIRECT].next_line()["listen"])
         with SocksAssociation(server) as association:
-            served.document = self._document(special=LIGHT)
             self._fail_over(association)
             self._route(association)
+            served.document = self._document(special=LIGHT)  # not before: those were the first document's rules
             self._renew(server, expires_at)
             self.result["refresh"]["requests"] = len(served.requests) - requests_before
             self._reopen(association)
@@ -114,25 +117,22 @@ class _Scenario:
 
     def _dead_proxy(self) -> str:
         """Ports that are open and never answer."""
-        port = free_port(socket.SOCK_STREAM)
-        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-            swallow = self.servers.enter_context(socket.socket(socket.AF_INET, kind))
-            swallow.bind(("127.0.0.1", port))
-            if kind is socket.SOCK_STREAM:
-                swallow.listen()
-        return f"{NAME}:{port}"
+        udp, tcp = _silent_ports()
+        self.servers.enter_context(udp)
+        self.servers.enter_context(tcp)
+        return f"{NAME}:{tcp.getsockname()[1]}"
 
     def _proxy(self, name: str, tunnel_types: str) -> str:
-        port = free_port(socket.SOCK_DGRAM)
         self.actors[name] = self.workshop.start(
             name,
-            *(*PYTHON, "masque_client.testing.proxy", "--listen", f"127.0.0.1:{port}", "--name", NAME),
+            *(*PYTHON, "masque_client.testing.proxy", "--listen", "127.0.0.1:0", "--name", NAME),
             *("--certificate", str(self.credentials.certificate), "--key", str(self.credentials.key)),
             *("--tunnel-types", tunnel_types, "--tun", "none", "--pool4", "10.89.0.0/24", "--allow", "127.0.0.0/8"),
             *("--engine", self.settings.engine),
         )
-        self.result["engine"] = self.actors[name].next_line().get("engine", self.result["engine"])
-        return f"{NAME}:{port}"
+        ready = self.actors[name].next_line()
+        self.result["engine"] = ready.get("engine", self.result["engine"])
+        return f"{NAME}:{parse_address(ready['listen'][0])[1]}"
 
     def _command(self, command: str, *arguments: str) -> Actor:
         common = ("--proxy", self.url, "--json", "--ca", str(self.authority.ca_file), "--engine", self.settings.engine)
@@ -273,6 +273,23 @@ class _Scenario:
             if actor.process.poll() is None and port in udp_ports_of(actor.process.pid):
                 return who
         return "nobody we know"
+
+
+def _silent_ports() -> tuple[socket.socket, socket.socket]:
+    """A UDP and a TCP socket on one port number of loopback. What is free for one may be taken for the other."""
+    for _ in range(PORT_ATTEMPTS):
+        tcp = socket.create_server(("127.0.0.1", 0))
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            udp.bind(tcp.getsockname())
+        except OSError as error:
+            udp.close()
+            tcp.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return udp, tcp
+    raise StepFailed(f"{PORT_ATTEMPTS} port numbers were free for TCP, and none of them for UDP")
 
 
 def _outcome(actor: Actor) -> tuple[int, str]:

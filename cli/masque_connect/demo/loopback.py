@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from typing import Any
 
+from masque_client.testing.addresses import parse_address
 from masque_client.testing.dns import DEFAULT_RECORDS, DnsResponder, query
+from masque_client.testing.pvd_server import WELL_KNOWN_PATH
 from masque_connect.demo.actors import MASQUE_CONNECT, PYTHON
 from masque_connect.demo.interrupts import Interrupts
 from masque_connect.demo.settings import Settings
 from masque_connect.demo.staging import blank_result, stage
-from masque_connect.demo.workplace import Workshop, free_port
+from masque_connect.demo.workplace import Workshop
 from masque_connect.demo.world import SERVICE_NAME
 from masque_connect.render import remark
 
@@ -30,7 +31,6 @@ def run_loopback(settings: Settings, interrupts: Interrupts) -> dict[str, Any]:
 
 def _run(settings: Settings, workshop: Workshop, result: dict[str, Any]) -> None:
     start, directory = workshop.start, workshop.directory
-    quic, pvd, local = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
     with DnsResponder([("127.0.0.1", 0)]) as dns:
         dns.start()
         target = dns.addresses[0]
@@ -38,13 +38,14 @@ def _run(settings: Settings, workshop: Workshop, result: dict[str, Any]) -> None
             "proxy",
             *PYTHON,
             "masque_client.testing.proxy",
-            *("--listen", f"127.0.0.1:{quic}", "--pvd-listen", f"127.0.0.1:{pvd}", "--name", NAME),
+            *("--listen", "127.0.0.1:0", "--pvd-listen", "127.0.0.1:0", "--name", NAME),
             *("--ca-dir", str(directory / "ca"), "--tunnel-types", "udp", "--tun", "none"),
             *("--allow", "127.0.0.0/8", "--engine", settings.engine),
         )
         ready = proxy.next_line()
         result["engine"] = ready.get("engine", result["engine"])
-        url, ca = f"https://{NAME}:{pvd}/.well-known/pvd", str(ready["ca_file"])
+        url = f"https://{NAME}:{parse_address(ready['pvd'][0])[1]}{WELL_KNOWN_PATH}"
+        ca = str(ready["ca_file"])
         started = time.monotonic()
         found = start("discover", *MASQUE_CONNECT, "discover", url, "--json", "--ca", ca).next_document()
         protocols = sorted({entry["protocol"] for entry in found["proxies"]})
@@ -54,11 +55,11 @@ def _run(settings: Settings, workshop: Workshop, result: dict[str, Any]) -> None
         udp = start(
             "udp",
             *MASQUE_CONNECT,
-            *("udp", f"127.0.0.1:{local}={target[0]}:{target[1]}", "--proxy", url, "--json", "--ca", ca),
+            *("udp", f"127.0.0.1:0={target[0]}:{target[1]}", "--proxy", url, "--json", "--ca", ca),
             *("--engine", settings.engine),
         )
-        udp.next_line()
-        first, second = (query(("127.0.0.1", local), SERVICE_NAME) for _ in range(2))
+        local = parse_address(udp.next_line()["forwards"][0]["local"])
+        first, second = (query(local, SERVICE_NAME) for _ in range(2))
         rtt_ms = second.rtt_s * 1000
         result["connect_udp"] = {
             "ok": list(first.values) == DEFAULT_RECORDS[SERVICE_NAME]["A"],

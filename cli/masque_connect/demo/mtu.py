@@ -20,7 +20,7 @@ from masque_client.protocol.mtu import inner_max, udp_payload_for_link
 from masque_client.testing.ping import ping
 from masque_client.testing.transfer import TransferResult, download, upload
 from masque_connect.demo import world as w
-from masque_connect.demo.actors import MASQUE_CONNECT, Actor, StepFailed
+from masque_connect.demo.actors import MASQUE_CONNECT, READY_TIMEOUT_S, Actor, StepFailed
 from masque_connect.demo.interrupts import Interrupts
 from masque_connect.demo.servers import start_origin, start_proxy, start_relay
 from masque_connect.demo.settings import MIB, Settings
@@ -32,8 +32,7 @@ FULL, NARROW, NARROWEST = 1500, 1400, 1340
 """Path MTUs. 1340 is the smallest that carries IPv6 inside."""
 DROP_AFTER = 0.2
 """The path shrinks when this part of the upload has been handed to the kernel."""
-UP_TIMEOUT_S = 10.0
-NEWS_TIMEOUT_S = 20.0
+NEWS_TIMEOUT_S = 30.0
 """How long the client may take to say that the path has changed; it takes one second or two."""
 
 
@@ -150,7 +149,7 @@ class _Scenario:
         command = (*MASQUE_CONNECT, "up", w.PROXY_NAME, "--foreground", "--http", "3", "--json", *options)
         up = self.world.start(f"up-{name}", self.world.client, *command)
         status = up.next_line()
-        deadline = time.monotonic() + UP_TIMEOUT_S
+        deadline = time.monotonic() + READY_TIMEOUT_S
         with self.world.client.entered():
             while not ping(w.SERVICE_4, count=1).received:
                 if time.monotonic() > deadline:

@@ -18,7 +18,7 @@ from masque_client.testing.dns import query
 from masque_client.testing.ping import ping
 from masque_client.testing.transfer import SlowUpload, download, upload
 from masque_connect.demo import world as w
-from masque_connect.demo.actors import MASQUE_CONNECT, Actor, StepFailed
+from masque_connect.demo.actors import MASQUE_CONNECT, READY_TIMEOUT_S, Actor, StepFailed
 from masque_connect.demo.first_tunnel import LOCAL_DNS
 from masque_connect.demo.interrupts import Interrupts
 from masque_connect.demo.servers import start_origin, start_proxy
@@ -65,7 +65,8 @@ class _Scenario:
         self.result["leftovers"] += self.world.stop_all()
 
     def _compare_with_http3(self) -> None:
-        up, tunnel, seconds = self._up("up-http3")
+        # HTTP/3 alone: where a busy machine is late, HTTP/2 would come first, and there was nothing to compare with.
+        up, tunnel, seconds = self._up("up-http3", "--http", "3")
         rates = self._transfers("HTTP/3")
         self.world.stop(up)
         self.result["http3"] = {"ok": tunnel["http_version"] == 3, "seconds_to_data": seconds, **rates}
@@ -76,7 +77,7 @@ class _Scenario:
         udp = self._start("udp", "udp", forward, "--proxy", w.PROXY_NAME)
         status = udp.next_line()
         with self.world.client.entered():
-            answer = query(LOCAL_DNS, w.SERVICE_NAME, "A", timeout_s=5.0)
+            answer = query(LOCAL_DNS, w.SERVICE_NAME, "A", timeout_s=READY_TIMEOUT_S)
         seconds = round(time.monotonic() - started, 3)
         self.world.stop(udp)
         if w.SERVICE_4 not in answer.values:
@@ -121,14 +122,14 @@ class _Scenario:
             "fallback_reason": reason,
         }
 
-    def _up(self, name: str) -> tuple[Actor, dict[str, Any], float]:
+    def _up(self, name: str, *options: str) -> tuple[Actor, dict[str, Any], float]:
         """Start `up`; returns it, its status, and the seconds until a ping had come back through it."""
         started = time.monotonic()
-        up = self._start(name, "up", w.PROXY_NAME, "--foreground")
+        up = self._start(name, "up", w.PROXY_NAME, "--foreground", *options)
         status = up.next_line()
         with self.world.client.entered():
             while not ping(w.SERVICE_4, count=1).received:
-                if time.monotonic() - started > 2 * MAX_SECONDS_TO_DATA:
+                if time.monotonic() - started > READY_TIMEOUT_S:
                     raise StepFailed(f"no ping to {w.SERVICE_4} came back through the tunnel")
         return up, status, round(time.monotonic() - started, 3)
 

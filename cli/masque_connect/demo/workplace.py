@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -80,10 +79,3 @@ class Workshop(Workplace):
     def start(self, name: str, *command: str) -> Actor:
         """Start a process; its log is `name`.log."""
         return self._start(name, (), command)
-
-
-def free_port(kind: socket.SocketKind) -> int:
-    """A port of the kernel's choice; ours by the time it is bound again, in all likelihood."""
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
