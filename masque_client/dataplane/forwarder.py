@@ -103,9 +103,9 @@ class Forwarder:
             self._waiting = buffers[taken:]
             del buffers[taken:]
             self._read(False)
-        for packets, size in map(self._tun.packing.measure, buffers):
-            self.traffic.packets_out += packets
-            self.traffic.bytes_out += size
+        packets, size = self._tun.packing.measure(buffers)
+        self.traffic.packets_out += packets
+        self.traffic.bytes_out += size
 
     def _read(self, wanted: bool) -> None:
         if wanted and not self._reading:
@@ -119,8 +119,8 @@ class Forwarder:
     def deliver(self, buffers: list[bytes]) -> None:
         """Stages 7 and 8: hand decapsulated packets to the kernel. The connection flushes after it."""
         self._tun.write(buffers)
-        for packets, size in map(self._tun.packing.measure, buffers):
-            self.traffic.packets_in += packets
-            self.traffic.bytes_in += size
+        packets, size = self._tun.packing.measure(buffers)
+        self.traffic.packets_in += packets
+        self.traffic.bytes_in += size
         if self._stream is not None and self._reading:
             self._take_outbound(self._stream)

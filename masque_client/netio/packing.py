@@ -26,9 +26,9 @@ class SuperPackets:
     def __init__(self, *, merges_udp: bool) -> None:
         self._merges_udp = merges_udp
 
-    def measure(self, buffer: bytes) -> tuple[int, int]:
+    def measure(self, buffers: Sequence[bytes], /) -> tuple[int, int]:
         """See `Packing`."""
-        return offload.measure([buffer])
+        return offload.measure(buffers)
 
     def largest(self, buffer: bytes) -> int:
         """See `Packing`."""

@@ -122,7 +122,7 @@ class PacketFilter:
             if reason is None:
                 send.append(buffer)
                 continue
-            self._drops[reason] += packing.measure(buffer)[0]
+            self._drops[reason] += packing.measure([buffer])[0]
             if (reply := self._compose_reply(packet, reason, max_packet, now)) is not None:
                 replies.append(reply)
         return Encapsulated(send, replies)
@@ -207,7 +207,7 @@ class PacketFilter:
         if header is None or header.total_length > len(packet):
             self._drops[DropReason.MALFORMED_PACKET] += 1
         elif reason := self._judge_flow(header, self._inbound, self._judge_inbound):
-            self._drops[reason] += packing.measure(buffer)[0]
+            self._drops[reason] += packing.measure([buffer])[0]
         elif header.total_length < len(packet):
             self._drops[DropReason.TRIMMED] += 1
             deliver.append(buffer[: packing.head + header.total_length])

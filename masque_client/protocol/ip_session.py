@@ -152,7 +152,7 @@ class ConnectIpSession(Session[IpEvent]):
         ones (RFC 9484 §7.2 leaves this to whoever routes).
         """
         if self.state is not SessionState.OPEN:
-            self.drops[DropReason.NOT_OPEN] += sum(self.packing.measure(buffer)[0] for buffer in payloads)
+            self.drops[DropReason.NOT_OPEN] += self.packing.measure(payloads)[0]
             return Encapsulated([], [])
         return self._filter.filter_outbound(payloads, self.max_packet, now, self.packing)
 

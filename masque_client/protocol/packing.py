@@ -21,11 +21,11 @@ class Packing(Protocol):
     def head(self) -> int:
         """Bytes in front of the IP header in every buffer."""
 
-    def measure(self, buffer: bytes) -> tuple[int, int]:
-        """How many packets are in it, and their bytes together, headers of all included."""
+    def measure(self, buffers: Sequence[bytes], /) -> tuple[int, int]:
+        """How many packets are in the buffers, and their bytes together, headers of all included."""
 
     def largest(self, buffer: bytes) -> int:
-        """Size of the largest packet in it, in bytes."""
+        """Size of the largest packet in a buffer, in bytes."""
 
     def split(self, buffers: Sequence[bytes], prefix: bytes, /) -> list[bytes]:
         """The packets in the buffers, in order, each behind `prefix`."""
@@ -39,9 +39,9 @@ class OnePerBuffer:
 
     head = 0
 
-    def measure(self, buffer: bytes) -> tuple[int, int]:
+    def measure(self, buffers: Sequence[bytes], /) -> tuple[int, int]:
         """See `Packing`."""
-        return 1, len(buffer)
+        return len(buffers), sum(map(len, buffers))
 
     def largest(self, buffer: bytes) -> int:
         """See `Packing`."""

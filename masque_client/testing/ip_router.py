@@ -77,7 +77,7 @@ class IpRouter:
             is_ipv4 = buffer[start] >> 4 == 4
             client = find(buffer[start + 16 : start + 20] if is_ipv4 else buffer[start + 24 : start + 40])
             if client is None:
-                self.undeliverable += packing.measure(buffer)[0]
+                self.undeliverable += packing.measure([buffer])[0]
             elif client in by_client:
                 by_client[client].append(buffer)
             else:

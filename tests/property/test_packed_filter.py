@@ -60,9 +60,7 @@ def test_inbound(
             assert [without_meaning(each) for each in delivered if flow_of(each) == flow] == [
                 without_meaning(each) for each in expected if flow_of(each) == flow
             ]
-        measured = [packing.measure(buffer) for buffer in buffers]
-        assert sum(count for count, _ in measured) == len(expected)
-        assert sum(size for _, size in measured) == sum(map(len, expected))
+        assert packing.measure(buffers) == (len(expected), sum(map(len, expected)))
 
 
 @settings(deadline=None)
@@ -90,7 +88,7 @@ def test_outbound(
         assert packing.split(passed.send, prefix) == [prefix + packet for packet in expected]
         assert drops_of(packed) == drops_of(plain)
         assert len(passed.replies) <= len(supers)
-    assert sum(packing.measure(each)[0] for each in supers) == len(singles)
+    assert packing.measure(supers)[0] == len(singles)
     assert all(packing.largest(each) == max(map(len, packing.split([each], b""))) for each in supers)
 
 
@@ -125,6 +123,6 @@ def test_the_queue_takes_buffers_whole(runs: list[tuple[object, int, int]], pref
 
 def test_a_plain_buffer_is_its_packet() -> None:
     packet = ip_address("192.0.2.1").packed * 10
-    assert ONE_PER_BUFFER.measure(packet) == (1, 40)
+    assert ONE_PER_BUFFER.measure([packet, packet]) == (2, 80)
     assert ONE_PER_BUFFER.split([packet], b"x") == [b"x" + packet]
     assert ONE_PER_BUFFER.gather([b"ab" + packet], 2) == [packet]
