@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from masque_client.http.connection import RequestStream
+from masque_client.http.request_stream import RequestStream
 from masque_client.protocol.grease import MAX_NUMBER, reserved_capsule, unused_context
 
 INTERVAL_S = 20.0

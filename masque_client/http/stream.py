@@ -14,8 +14,9 @@ from typing import Generic, Self
 
 from masque_client.engine.interface import Headers
 from masque_client.errors import ConnectionLost, MasqueError, RemoteProtocolError, TimedOut
-from masque_client.http.connection import HttpConnection, RequestStream
+from masque_client.http.connection import HttpConnection
 from masque_client.http.grease import Greaser
+from masque_client.http.request_stream import RequestStream
 from masque_client.protocol.error_codes import H3ErrorCode, describe
 from masque_client.protocol.session import (
     CONTEXT_ID_0,

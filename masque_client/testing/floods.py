@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from masque_client.engine.h2_engine import H2Engine
-from masque_client.http.connection import RequestStream
+from masque_client.http.request_stream import RequestStream
 from masque_client.protocol.capsule import CapsuleType, encode_capsule
 from masque_client.protocol.ip_packet import UDP, build_ipv4
 from masque_client.protocol.session import CONTEXT_ID_0

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from masque_client.engine.h2_engine import H2Engine
 from masque_client.engine.interface import EngineConfiguration, Headers
-from masque_client.http.connection import HttpConnection, RequestStream, StreamHandler
+from masque_client.http.connection import HttpConnection
 from masque_client.http.dial import carry
+from masque_client.http.request_stream import RequestStream, StreamHandler
 from masque_client.http.tcp_link import TcpLink
 from masque_client.http.tls import ALPN_H2
 from masque_client.netio.clock import Clock

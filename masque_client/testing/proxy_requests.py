@@ -15,7 +15,7 @@ from typing import Any, Never
 
 from masque_client.engine.interface import Headers
 from masque_client.errors import ConfigurationError, MasqueError, RemoteProtocolError
-from masque_client.http.connection import RequestStream, StreamHandler
+from masque_client.http.request_stream import RequestStream, StreamHandler
 from masque_client.http.stream import SessionStream
 from masque_client.netio.clock import Clock
 from masque_client.protocol.connect import (

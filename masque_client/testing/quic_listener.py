@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from masque_client.engine.interface import Address, Engine, Headers, ReceivedBuffer
-from masque_client.http.connection import HttpConnection, RequestStream, StreamHandler
+from masque_client.http.connection import HttpConnection
+from masque_client.http.request_stream import RequestStream, StreamHandler
 from masque_client.http.udp_link import UdpLink
 from masque_client.netio.clock import Clock
 from masque_client.netio.udp import UdpSocket

@@ -21,6 +21,7 @@ class TcpRelay:
         self._to = to
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._is_closed = False
 
     async def start(self, listen: Address) -> Address:
         """Listen on `listen`, port 0 for any; returns what it is.
@@ -34,6 +35,7 @@ class TcpRelay:
 
     async def close(self) -> None:
         """Stop listening and cut what is connected."""
+        self._is_closed = True
         if self._server is not None:
             self._server.close()
         for connection in self._connections:
@@ -41,6 +43,9 @@ class TcpRelay:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_closed:  # it was accepted before, and its task only starts now
+            writer.close()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
