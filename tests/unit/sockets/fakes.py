@@ -8,7 +8,7 @@ from masque_client.engine.interface import Address
 from masque_client.errors import MasqueError
 from masque_client.sockets.paths import OnPayloads
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 class FakePath:

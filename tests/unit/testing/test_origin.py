@@ -18,6 +18,8 @@ from masque_client.testing.addresses import parse_address
 from masque_client.testing.dns import query
 from masque_client.testing.origin import BLOCK_BYTES, MAX_TRANSFER_BYTES, MAX_UPLOAD_BYTES, Origin, content_sha256
 
+TIMEOUT_S = 60.0
+
 
 @pytest.fixture
 def origin() -> Iterator[Origin]:
@@ -28,13 +30,13 @@ def origin() -> Iterator[Origin]:
 @pytest.fixture
 def client(origin: Origin) -> Iterator[httpx.Client]:
     host, port = origin.addresses[0]
-    with httpx.Client(base_url=f"http://{host}:{port}", trust_env=False) as opened:
+    with httpx.Client(base_url=f"http://{host}:{port}", trust_env=False, timeout=TIMEOUT_S) as opened:
         yield opened
 
 
 def raw(origin: Origin, request: bytes) -> bytes:
     """What comes back for `request` until the origin closes."""
-    with socket.create_connection(origin.addresses[0], timeout=5) as connection:
+    with socket.create_connection(origin.addresses[0], timeout=TIMEOUT_S) as connection:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: connection.recv(65536), b""))
@@ -52,7 +54,7 @@ def test_content_does_not_change_between_versions() -> None:
 
 
 def test_ipv6_listener(origin: Origin) -> None:
-    assert httpx.get(f"http://[::1]:{origin.addresses[1][1]}/healthz", trust_env=False).text == "ok"
+    assert httpx.get(f"http://[::1]:{origin.addresses[1][1]}/healthz", trust_env=False, timeout=TIMEOUT_S).text == "ok"
 
 
 @pytest.mark.parametrize("size", [0, 1, 300_000])
@@ -100,7 +102,7 @@ def test_not_http_is_answered_with_400(origin: Origin) -> None:
 
 
 def test_connection_close_is_honoured(origin: Origin) -> None:
-    with socket.create_connection(origin.addresses[0], timeout=5) as connection:
+    with socket.create_connection(origin.addresses[0], timeout=TIMEOUT_S) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: o\r\nConnection: close\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(65536), b""))  # ends only because the origin closes
     assert b"Connection: close\r\n" in answer
@@ -109,7 +111,7 @@ def test_connection_close_is_honoured(origin: Origin) -> None:
 def test_close_ends_open_connections() -> None:
     origin = Origin([("127.0.0.1", 0)])
     origin.start()
-    with socket.create_connection(origin.addresses[0], timeout=5) as connection:
+    with socket.create_connection(origin.addresses[0], timeout=TIMEOUT_S) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: o\r\n\r\n")
         assert connection.recv(65536)
         origin.close()
@@ -129,16 +131,17 @@ def test_command_line_serves_http_and_dns_and_stops_on_sigterm() -> None:
         assert process.stdout is not None
         ready = json.loads(process.stdout.readline())
         assert ready["pid"] == process.pid
-        assert [httpx.get(f"http://{where}/healthz", trust_env=False).text for where in ready["http"]] == ["ok", "ok"]
-        assert query(parse_address(ready["dns"][0]), "origin.masque.test").values == ("127.0.0.1",)
+        urls = [f"http://{where}/healthz" for where in ready["http"]]
+        assert [httpx.get(url, trust_env=False, timeout=TIMEOUT_S).text for url in urls] == ["ok", "ok"]
+        assert query(parse_address(ready["dns"][0]), "origin.masque.test", timeout_s=TIMEOUT_S).values == ("127.0.0.1",)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=TIMEOUT_S) == 0
 
 
 def test_command_line_says_why_it_cannot_listen(origin: Origin) -> None:
     host, port = origin.addresses[0]
     command = [sys.executable, "-m", "masque_client.testing.origin", "--listen", f"{host}:{port}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert done.stdout == ""

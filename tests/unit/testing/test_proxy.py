@@ -182,7 +182,7 @@ def test_mutual_tls(run: Run, authority: CertificateAuthority) -> None:
 def test_pvd_document_lists_the_templates(run: Run, authority: CertificateAuthority) -> None:
     async def scenario(running: Bench) -> None:
         context = ssl.create_default_context(cafile=str(authority.ca_file))
-        async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+        async with httpx.AsyncClient(verify=context, trust_env=False, timeout=TIMEOUT_S) as client:
             response = await client.get(f"https://127.0.0.1:{running.proxy.pvd.addresses[0][1]}/.well-known/pvd")
         document = response.json()
         assert document["identifier"] == "127.0.0.1"

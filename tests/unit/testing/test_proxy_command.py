@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.unit.testing.proxy_client import TIMEOUT_S
+
 COMMAND = [sys.executable, "-m", "masque_client.testing.proxy"]
 
 
@@ -26,10 +28,11 @@ def test_command_line_says_when_it_is_ready_and_stops(tmp_path: Path, number: si
         assert ready["engine"] in ("aioquic", "qh3")
         assert Path(ready["ca_file"]).is_file()
         context = ssl.create_default_context(cafile=ready["ca_file"])
-        document = httpx.get(f"https://{ready['pvd'][0]}/.well-known/pvd", verify=context, trust_env=False).json()
+        url = f"https://{ready['pvd'][0]}/.well-known/pvd"
+        document = httpx.get(url, verify=context, trust_env=False, timeout=TIMEOUT_S).json()
         assert {entry["proxy"] for entry in document["proxies"]} == set(ready["templates"].values())
         process.send_signal(number)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=TIMEOUT_S) == 0
 
 
 @pytest.mark.parametrize(
@@ -44,7 +47,7 @@ def test_command_line_says_when_it_is_ready_and_stops(tmp_path: Path, number: si
 def test_command_line_errors(tmp_path: Path, options: list[str], status: int, message: str) -> None:
     options = [option.replace("CA", str(tmp_path), 1) if option.startswith("CA") else option for option in options]
     command = [*COMMAND, "--listen", "127.0.0.1:0", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == status
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -56,7 +59,7 @@ def test_command_line_taken_port(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         command = [*COMMAND, "--listen", listen, "--ca-dir", str(tmp_path), "--tun", "none"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "hint: " in done.stderr

@@ -125,7 +125,7 @@ def test_silence_times_out() -> None:
 
 def test_command_line_json(url: str) -> None:
     command = [sys.executable, "-m", "masque_client.testing.transfer", "upload", url, "--bytes", "100000", "--json"]
-    done = subprocess.run([*command, "--progress"], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([*command, "--progress"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert json.loads(done.stdout)["sha256_ok"] is True
     assert "upload" in done.stderr  # the bar

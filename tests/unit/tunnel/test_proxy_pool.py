@@ -16,7 +16,7 @@ from masque_client.pvd.names import HostPort
 from masque_client.tunnel.failover import HEAD_START_S
 from masque_client.tunnel.proxy_pool import DOWN_S, ProxyPool
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 A, B = HostPort("a.example", 443), HostPort("b.example", 443)
 
 
