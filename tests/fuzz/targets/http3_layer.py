@@ -51,6 +51,7 @@ class StandIn:
     may_open_request = True
     peer_certificate = None
     is_started = True
+    has_news = True
 
     def __init__(self) -> None:
         self.events: deque[Any] = deque()
