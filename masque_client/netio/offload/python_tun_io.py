@@ -12,16 +12,20 @@ from masque_client.netio.offload.virtio import HEADER_BYTES, MAX_PACKET_BYTES
 
 def read_buffers(descriptor: int, limit: int, offload: bool, /) -> tuple[list[bytes], int, int, int, int]:
     """See the package."""
+    read = os.read
     buffers: list[bytes] = []
     packets = size = multiple = error = 0
     try:
         while packets < limit:
-            buffer = os.read(descriptor, HEADER_BYTES + MAX_PACKET_BYTES)
-            count, total = measure([buffer]) if offload else (1, len(buffer))
+            buffer = read(descriptor, HEADER_BYTES + MAX_PACKET_BYTES)
             buffers.append(buffer)
+            if offload:
+                count, total = measure((buffer,))
+                multiple += count > 1
+            else:
+                count, total = 1, len(buffer)
             packets += count
             size += total
-            multiple += count > 1
     except BlockingIOError:
         pass
     except OSError as problem:
@@ -31,11 +35,15 @@ def read_buffers(descriptor: int, limit: int, offload: bool, /) -> tuple[list[by
 
 def write_buffers(descriptor: int, buffers: Iterable[bytes], offload: bool, /) -> tuple[int, int, int, int, int]:
     """See the package."""
+    write = os.write
     packets = size = multiple = dropped = 0
+    count = 1
     for buffer in buffers:
-        count, total = measure([buffer]) if offload else (1, len(buffer))
+        total = len(buffer)
+        if offload:
+            count, total = measure((buffer,))
         try:
-            os.write(descriptor, buffer)
+            write(descriptor, buffer)
         except OSError as problem:
             if problem.errno == errno.EBADF:
                 return packets, size, multiple, dropped, errno.EBADF
@@ -43,5 +51,6 @@ def write_buffers(descriptor: int, buffers: Iterable[bytes], offload: bool, /) -
             continue
         packets += count
         size += total
-        multiple += count > 1
+        if count > 1:
+            multiple += 1
     return packets, size, multiple, dropped, 0
