@@ -51,13 +51,16 @@ class StandIn:
     may_open_request = True
     peer_certificate = None
     is_started = True
-    has_news = True
 
     def __init__(self) -> None:
         self.events: deque[Any] = deque()
         self.datagrams: list[bytes] = []
         self.closing: Closing | None = None
         self._next = {False: 0, True: 2}
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self.events)
 
     def next_event(self) -> Any:
         return self.events.popleft() if self.events else None
