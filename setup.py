@@ -12,8 +12,8 @@ setup(
     ext_modules=[
         Extension(
             "masque_client.netio.offload._compiled",
-            sources=[f"{HERE}/compiled.c", f"{HERE}/segment.c", f"{HERE}/coalesce.c", f"{HERE}/tun_io.c"],
-            depends=[f"{HERE}/wire.h"],
+            sources=[f"{HERE}/{name}.c" for name in ("compiled", "segment", "coalesce", "tun_io", "udp_io")],
+            depends=[f"{HERE}/wire.h", f"{HERE}/udp_io.h"],
             extra_compile_args=["-O3", "-std=c11", "-Wall", "-Wextra"],
             py_limited_api=True,
             optional=True,

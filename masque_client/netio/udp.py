@@ -16,42 +16,23 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
 from masque_client.engine.interface import Address, ReceivedBuffer
-from masque_client.netio.sockopt import (
-    UDP_SEGMENT,
-    enable_gro,
-    format_address,
-    open_udp,
-    route_mtu,
-    translated_errors,
-)
+from masque_client.netio.offload import receive_trains, send_trains
+from masque_client.netio.sockopt import enable_gro, format_address, open_udp, route_mtu, translated_errors
 
 logger = logging.getLogger(__name__)
-
-MAX_SEGMENTS: Final = 64
-"""Datagrams per GSO train: the kernel's UDP_MAX_SEGMENTS (64 for long, 128 in newer kernels)."""
-
-MAX_TRAIN_BYTES: Final = 65_000
-"""UDP payload per GSO train; the kernel's limit is 65,535 less the headers of IP and UDP."""
-
-RECEIVE_BYTES: Final = 65_535
-"""Room for one read: a GRO train is never larger than the largest UDP datagram."""
 
 RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
 """Kernel receive buffer: about 30 ms of 1 Gbit/s, for when the interpreter is busy elsewhere."""
 
 SEND_BUFFER_BYTES: Final = 1024 * 1024
 """Kernel send buffer: about a dozen trains. More would only hide the path's queue from congestion control."""
-
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(4)
-_GRO_SIZE: Final = struct.Struct("i")
-_GSO_SIZE: Final = struct.Struct("H")
 
 _MAY_BE_LATE: Final = frozenset(
     {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPROTO, errno.EMSGSIZE}
@@ -103,6 +84,7 @@ class UdpSocket:
         self.gro_enabled = enable_gro(sock)
         self.last_error: OSError | None = None
         self._socket = sock
+        self._family = 0 if remote is not None else int(sock.family)
 
     @classmethod
     def connected(
@@ -177,42 +159,32 @@ class UdpSocket:
         Zero-length datagrams are counted and skipped, since no QUIC packet is empty; so is what ICMP has to say.
         Reaching the limit leaves the descriptor readable.
         """
-        batch = self._receive(limit)
-        if all(buffer[0] for buffer in batch):
+        batch, empty = self._receive(limit)
+        if not empty:
             return batch
-        filled = [buffer for buffer in batch if buffer.data]
-        self.counters.empty += len(batch) - len(filled)
-        return filled
+        self.counters.empty += empty
+        return [buffer for buffer in batch if buffer.data]
 
     def receive_datagrams(self, limit: int = 64) -> list[tuple[bytes, Address]]:
         """Take what has arrived as single datagrams, zero-length ones included; at most `limit` trains of them."""
         datagrams: list[tuple[bytes, Address]] = []
-        for data, size, address in self._receive(limit):
+        for data, size, address in self._receive(limit)[0]:
             if len(data) <= size:
                 datagrams.append((data, address))
             else:
                 datagrams += [(data[start : start + size], address) for start in range(0, len(data), size)]
         return datagrams
 
-    def _receive(self, limit: int) -> list[ReceivedBuffer]:
-        batch: list[ReceivedBuffer] = []
-        recvmsg, remote, counters = self._socket.recvmsg, self.remote, self.counters
-        for _ in range(limit):
-            try:
-                data, ancillary, _flags, source = recvmsg(RECEIVE_BYTES, _ANCILLARY_BYTES)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                self._note_icmp(error)
-                continue
-            length = len(data)
-            # UDP_GRO is the only ancillary data we ask for, and it comes with trains only.
-            size = _GRO_SIZE.unpack(ancillary[0][2])[0] if ancillary else length
-            counters.datagrams_received += -(-length // size) if size else 1
-            counters.bytes_received += length
-            batch.append(ReceivedBuffer(data, size, remote or source[:2]))
+    def _receive(self, limit: int) -> tuple[list[ReceivedBuffer], int]:
+        """What has arrived, counted; and how many of them are empty."""
+        batch, datagrams, octets, empty, errors = receive_trains(self._socket, limit, self.remote)
+        counters = self.counters
         counters.receive_calls += len(batch)
-        return batch
+        counters.datagrams_received += datagrams
+        counters.bytes_received += octets
+        for number in errors:
+            self._note_icmp(_error(number))
+        return batch, empty
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -222,78 +194,39 @@ class UdpSocket:
         Fewer than given means that the socket's buffer is full: keep the rest, wait until the descriptor is writable,
         and offer them again. A connected socket sends to its peer whatever the addresses say.
         """
-        position, count = 0, len(datagrams)
+        position, count, counters = 0, len(datagrams), self.counters
         while position < count:
-            end = self._train_end(datagrams, position, count) if self.gso_enabled else position + 1
-            if end == position + 1:
-                if not self._send_one(*datagrams[position]):
-                    break
-                position = end
-            else:
-                position, blocked = self._send_train(datagrams, position, end)
-                if blocked:
-                    break
+            start = position
+            position, end, refusal, calls, octets = send_trains(
+                self._socket, datagrams, start, self._family, self.gso_enabled
+            )
+            counters.send_calls += calls
+            counters.datagrams_sent += position - start
+            counters.bytes_sent += octets
+            if refusal not in (0, errno.EAGAIN):
+                position = self._send_singly(datagrams, position, end, _error(refusal))
+            if position < end:
+                break
         return position
 
-    def _train_end(self, datagrams: Sequence[tuple[bytes, Address]], start: int, count: int) -> int:
-        """Where the train that begins at `start` ends: same address, same size; a shorter one may close it.
-
-        A zero-length datagram travels alone: as the last of a train it would vanish.
-        """
-        data, address = datagrams[start]
-        size = len(data)
-        if not size:
-            return start + 1
-        limit = min(count, start + max(1, min(MAX_SEGMENTS, MAX_TRAIN_BYTES // size)))
-        is_connected = self.remote is not None
-        for end in range(start + 1, limit):
-            data, other = datagrams[end]
-            if not is_connected and other != address:
-                return end
-            if len(data) != size:
-                return end + 1 if 0 < len(data) < size else end
-        return limit
-
-    def _send_train(self, datagrams: Sequence[tuple[bytes, Address]], start: int, end: int) -> tuple[int, bool]:
-        """Send one train with UDP_SEGMENT; returns the next position and whether the buffer is full."""
-        size, address = len(datagrams[start][0]), datagrams[start][1]
-        buffers = [datagram[0] for datagram in datagrams[start:end]]
-        segment = [(socket.SOL_UDP, UDP_SEGMENT, _GSO_SIZE.pack(size))]
-        try:
-            if self.remote is None:
-                sent = self._socket.sendmsg(buffers, segment, 0, address)
-            else:
-                sent = self._socket.sendmsg(buffers, segment)
-        except BlockingIOError:
-            return start, True
-        except OSError as error:
-            return self._send_singly(datagrams, start, end, error)
-        counters = self.counters
-        counters.send_calls += 1
-        counters.datagrams_sent += end - start
-        counters.bytes_sent += sent
-        return end, False
-
-    def _send_singly(
-        self, datagrams: Sequence[tuple[bytes, Address]], start: int, end: int, refusal: OSError
-    ) -> tuple[int, bool]:
-        """Send a refused train one by one, and learn whether trains or these datagrams were the trouble."""
+    def _send_singly(self, datagrams: Sequence[tuple[bytes, Address]], start: int, end: int, refusal: OSError) -> int:
+        """Send what was refused as one, one by one, and learn what the trouble was; returns how far it went."""
         failures_before = self.counters.too_large + self.counters.dropped
         for position in range(start, end):
             if not self._send_one(*datagrams[position]):
-                return position, True
+                return position
         if self.counters.too_large + self.counters.dropped > failures_before:
-            return end, False
+            return end
         if refusal.errno in _MAY_BE_LATE:
             self._note_icmp(refusal)
-        elif refusal.errno in _NO_GSO:
+        elif refusal.errno in _NO_GSO and end - start > 1:
             self.gso_enabled = False
             logger.warning(
                 "UDP segmentation offload refused on %s (%s); sending datagrams one by one",
                 format_address(self.local_address),
                 refusal.strerror,
             )
-        return end, False
+        return end
 
     def _send_one(self, data: bytes, address: Address) -> bool:
         """Send one datagram or count why not; False when the socket's buffer is full."""
@@ -329,8 +262,6 @@ class UdpSocket:
             self.counters.dropped += 1
 
     def _note_icmp(self, error: OSError) -> None:
-        if error.errno == errno.EBADF:
-            raise error
         self.last_error = error
         self.counters.icmp_errors += 1
 
@@ -357,3 +288,7 @@ class UdpSocket:
     def close(self) -> None:
         """Close the descriptor; harmless when repeated. Remove readiness callbacks first."""
         self._socket.close()
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))

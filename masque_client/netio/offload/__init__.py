@@ -1,10 +1,13 @@
-"""Segmentation and coalescing for TUN offload: the work of a network card, between super-packets and IP packets.
+"""Offload: many packets per system call, at the TUN device and at the UDP socket. The inner loops of both.
 
-    read_buffers     the device                 → what the kernel has for us: packets, with offload super-packets
-    segment          the kernel's super-packets → the packets that a network card would have sent       (TSO, USO)
-    coalesce         packets from the tunnel    → super-packets that the kernel takes in one write      (GRO)
-    write_buffers    packets or super-packets   → the device
-    measure          super-packets              → how many packets they stand for, how many bytes
+    read_buffers      the TUN device → what the kernel has for us: packets, with offload super-packets
+    segment           super-packets → the packets that a network card would have sent                 (TSO, USO)
+    coalesce          packets from the tunnel → super-packets that the kernel takes in one write      (GRO)
+    write_buffers     packets or super-packets → the TUN device
+    measure           super-packets → how many packets they stand for, how many bytes
+
+    receive_trains    the UDP socket → buffers of one or more datagrams                               (UDP_GRO)
+    send_trains       datagrams → the UDP socket, in as few system calls as they allow                (UDP_SEGMENT)
 
 All work on a batch, and exist twice: compiled (C, `_compiled`) and in Python (`python_kernel`). This is where one is
 chosen: the compiled one, unless it was not built or MASQUE_PURE_PYTHON=1 is set. `ACTIVE` says which.
@@ -37,7 +40,22 @@ write_buffers(descriptor, buffers, offload)
     Returns (packets, bytes, how many buffers were of more than one packet, packets dropped, errno). What the kernel
     refuses is dropped and the rest still written; only a descriptor that is none (EBADF) ends it.
 
-The design was learnt from wireguard-go's `tun` package and the kernel's GRO.
+receive_trains(sock, limit, remote)
+    `(buffers, datagrams, bytes, empty, errors)`: what waits in `sock`, at most `limit` buffers, each from `remote`,
+    or from who sent it where that is None; how many datagrams and bytes they hold; how many are empty; and the errno
+    values that answered earlier datagrams (ICMP), each of which counts against `limit`, too.
+    Raises OSError when `sock` is closed.
+
+send_trains(sock, datagrams, start, family, in_trains)
+    `(position, end, errno, calls, bytes)`: all from `start` to before `position` were sent, in that many calls and
+    bytes. When those are not all, `errno` tells why the kernel refused `position` to before `end`, which would have
+    been the next call's; what to do about it is left to the caller. (C also leaves it what it cannot read itself, such
+    as host names, saying EAFNOSUPPORT.) `family` is that of the datagrams' addresses, or 0 to send to the peer of a
+    connected socket. Datagrams go one by one unless `in_trains`.
+
+Neither of the two ever waits, whatever the socket's mode.
+
+The design of the TUN half was learnt from wireguard-go's `tun` package and the kernel's GRO.
 """
 
 from __future__ import annotations
@@ -45,18 +63,44 @@ from __future__ import annotations
 import contextlib
 import os
 
-from masque_client.netio.offload.python_kernel import coalesce, measure, read_buffers, segment, write_buffers
+from masque_client.netio.offload.python_kernel import (
+    coalesce,
+    measure,
+    read_buffers,
+    receive_trains,
+    segment,
+    send_trains,
+    write_buffers,
+)
 
 ACTIVE = "python"
 """Which kernel this process uses."""
 
 if os.environ.get("MASQUE_PURE_PYTHON") != "1":
     with contextlib.suppress(ImportError):
-        from masque_client.netio.offload._compiled import coalesce, measure, read_buffers, segment, write_buffers
+        from masque_client.netio.offload._compiled import (
+            coalesce,
+            measure,
+            read_buffers,
+            receive_trains,
+            segment,
+            send_trains,
+            write_buffers,
+        )
 
         ACTIVE = "compiled"
 
 IS_WORTHWHILE = ACTIVE == "compiled"
-"""Whether offload costs less than it saves: in Python it takes twice what a system call per packet does."""
+"""Whether TUN offload costs less than it saves: in Python it takes twice what a system call per packet does."""
 
-__all__ = ["ACTIVE", "IS_WORTHWHILE", "coalesce", "measure", "read_buffers", "segment", "write_buffers"]
+__all__ = [
+    "ACTIVE",
+    "IS_WORTHWHILE",
+    "coalesce",
+    "measure",
+    "read_buffers",
+    "receive_trains",
+    "segment",
+    "send_trains",
+    "write_buffers",
+]

@@ -1,5 +1,6 @@
 /* The compiled offload kernel as a Python module. Its twin is python_kernel.py: the same names, the same bytes out. */
 
+#include "udp_io.h"
 #include "wire.h"
 
 static int segment_one(PyObject *super, const Py_buffer *prefix, PyObject *out)
@@ -78,17 +79,23 @@ static PyMethodDef methods[] = {
     {"measure", measure, METH_O, NULL},
     {"read_buffers", read_buffers, METH_VARARGS, NULL},
     {"write_buffers", write_buffers, METH_VARARGS, NULL},
+    {"receive_trains", (PyCFunction)(void (*)(void))receive_trains, METH_FASTCALL, NULL},
+    {"send_trains", (PyCFunction)(void (*)(void))send_trains, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef_Slot slots[] = {{0, NULL}};
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, udp_init}, {0, NULL}};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_compiled",
-    .m_doc = "Segmentation and coalescing for TUN offload, and the device's system calls; described in masque_client.netio.offload.",
+    .m_doc = "Offload for TUN devices and UDP sockets; described in masque_client.netio.offload.",
+    .m_size = sizeof(udp_state),
     .m_methods = methods,
     .m_slots = slots,
+    .m_traverse = udp_traverse,
+    .m_clear = udp_clear,
+    .m_free = udp_free,
 };
 
 PyMODINIT_FUNC PyInit__compiled(void) { return PyModuleDef_Init(&definition); }

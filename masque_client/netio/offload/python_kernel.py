@@ -8,5 +8,6 @@ from __future__ import annotations
 from masque_client.netio.offload.python_coalesce import coalesce
 from masque_client.netio.offload.python_segment import measure, segment
 from masque_client.netio.offload.python_tun_io import read_buffers, write_buffers
+from masque_client.netio.offload.python_udp_io import receive_trains, send_trains
 
-__all__ = ["coalesce", "measure", "read_buffers", "segment", "write_buffers"]
+__all__ = ["coalesce", "measure", "read_buffers", "receive_trains", "segment", "send_trains", "write_buffers"]

@@ -1,4 +1,5 @@
-"""UdpSocket over the real loopback: trains both ways, what the network answers, what the kernel refuses."""
+"""UdpSocket over the real loopback, its loops compiled and in Python: trains both ways, what the network answers, what
+the kernel refuses."""
 
 from __future__ import annotations
 
@@ -7,16 +8,29 @@ import logging
 import os
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 
 import pytest
 
 from masque_client.engine.interface import Address, ReceivedBuffer
 from masque_client.errors import AddressInUse, ConnectError, LocalProtocolError, PrivilegeError
-from masque_client.netio.udp import MAX_SEGMENTS, MAX_TRAIN_BYTES, UdpSocket
+from masque_client.netio import udp as udp_module
+from masque_client.netio.offload.python_udp_io import MAX_SEGMENTS, MAX_TRAIN_BYTES
+from masque_client.netio.udp import UdpSocket
 
 LOOPBACKS = ["127.0.0.1", "::1"]
 READY_WITHIN_S = 5.0
+SO_NO_CHECK = (
+    11  # include/uapi/asm-generic/socket.h; without checksums there is no UDP_SEGMENT, says the kernel: EINVAL
+)
+
+
+@pytest.fixture(autouse=True)
+def loops(kernel: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test here runs over both kernels."""
+    monkeypatch.setattr(udp_module, "receive_trains", kernel.receive_trains)
+    monkeypatch.setattr(udp_module, "send_trains", kernel.send_trains)
 
 
 @pytest.fixture(params=LOOPBACKS)
@@ -47,27 +61,28 @@ def send(udp: UdpSocket, payloads: list[bytes], to: Address) -> None:
     assert udp.send_batch([(payload, to) for payload in payloads]) == len(payloads)
 
 
-class RefusingSocket(socket.socket):
-    """A kernel that answers every `sendmsg` with one errno, as some devices do to UDP_SEGMENT."""
-
-    refusal = errno.EIO
-    calls = 0
-
-    def sendmsg(self, *arguments: object) -> int:
-        self.calls += 1
-        raise OSError(self.refusal, os.strerror(self.refusal))
+Refuse = Callable[[int], list[int]]
 
 
 @pytest.fixture
-def refusing() -> Iterator[tuple[UdpSocket, RefusingSocket, UdpSocket]]:
-    bound = UdpSocket.bound(("127.0.0.1", 0))
-    sock = RefusingSocket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setblocking(False)
-    sock.connect(bound.local_address)
-    udp = UdpSocket(sock, bound.local_address)
-    yield udp, sock, bound
-    udp.close()
-    bound.close()
+def refuse_trains(kernel: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Refuse:
+    """Play a device that answers every train with one errno; the list returned gets a number for each."""
+
+    def play(number: int) -> list[int]:
+        refused: list[int] = []
+
+        def send_trains(
+            sock: socket.socket, datagrams: Sequence[tuple[bytes, Address]], start: int, family: int, in_trains: bool
+        ) -> tuple[int, int, int, int, int]:
+            if not in_trains:
+                return kernel.send_trains(sock, datagrams, start, family, in_trains)  # type: ignore[no-any-return]
+            refused.append(len(datagrams) - start)
+            return start, len(datagrams), number, 0, 0
+
+        monkeypatch.setattr(udp_module, "send_trains", send_trains)
+        return refused
+
+    return play
 
 
 # --- both ways ----------------------------------------------------------------------------------------------------
@@ -166,64 +181,81 @@ def test_the_limit_leaves_the_rest_for_later(pair: tuple[UdpSocket, UdpSocket]) 
     assert [buffer.data for buffer in bound.receive_batch(limit=2)] == [b"3"]
 
 
-def test_a_full_buffer_says_which_part_went(pair: tuple[UdpSocket, UdpSocket]) -> None:
-    """A stopped receiver does not fill a UDP sender's buffer on loopback, so a kernel that is full is played."""
-
-    class FullAfter(socket.socket):
-        room = 3
-
-        def send(self, *arguments: object) -> int:
-            if not self.room:
-                raise BlockingIOError(errno.EAGAIN, "full")
-            self.room -= 1
-            return super().send(*arguments)  # type: ignore[arg-type]
-
-        def sendmsg(self, *arguments: object) -> int:
-            raise BlockingIOError(errno.EAGAIN, "full")
-
-    _, bound = pair
-    sock = FullAfter(socket.AF_INET6 if ":" in bound.local_address[0] else socket.AF_INET, socket.SOCK_DGRAM)
-    sock.connect(bound.local_address)
-    udp = UdpSocket(sock, bound.local_address)
-    batch = [(bytes(size), bound.local_address) for size in (10, 20, 30, 40, 50)]
-    assert udp.send_batch(batch) == 3
-    assert udp.send_batch(batch[3:]) == 0
-    assert udp.send_batch([(b"same", bound.local_address)] * 2) == 0, "a train that does not fit is kept whole"
+def test_a_full_buffer_says_which_part_went() -> None:
+    """A receiver that does not read fills no UDP sender's buffer on loopback; a local datagram socket's it does."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the least there is, some kilobytes
+    nobody = ("192.0.2.1", 9)
+    udp = UdpSocket(ours, nobody)
+    batch = [(bytes(size), nobody) for size in range(1000, 1100)]
+    taken = udp.send_batch(batch)
+    assert 0 < taken < len(batch)
+    assert udp.send_batch(batch[taken:]) == 0
+    assert udp.send_batch([(b"same", nobody)] * 2) == 0, "a train that does not fit is kept whole"
     assert udp.gso_enabled, "a full buffer is no refusal"
-    assert len(receive(bound, 3)) == 3
+    assert (udp.counters.datagrams_sent, udp.counters.dropped) == (taken, 0)
+
+    assert [theirs.recv(2000) for _ in range(taken)] == [data for data, _ in batch[:taken]]
+    assert udp.send_batch(batch[taken:]) > 0
+    theirs.close()
     udp.close()
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("refusal", [errno.EIO, errno.EINVAL])
-def test_a_refused_train_goes_one_by_one_from_then_on(
-    refusing: tuple[UdpSocket, RefusingSocket, UdpSocket], refusal: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    udp, sock, bound = refusing
-    sock.refusal = refusal
+def test_a_kernel_that_refuses_trains_is_asked_once(caplog: pytest.LogCaptureFixture) -> None:
+    bound = UdpSocket.bound(("127.0.0.1", 0))
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+    sock.connect(bound.local_address)
+    udp = UdpSocket(sock, bound.local_address)
     with caplog.at_level(logging.WARNING):
         send(udp, [b"1" * 100, b"2" * 100], bound.local_address)
         send(udp, [b"3" * 100, b"4" * 100], bound.local_address)
     assert not udp.gso_enabled
-    assert sock.calls == 1
     assert [data[:1] for data, _ in receive(bound, 4)] == [b"1", b"2", b"3", b"4"]
+    assert (udp.counters.datagrams_sent, udp.counters.bytes_sent, udp.counters.send_calls) == (4, 400, 4)
     assert udp.counters.dropped == 0
     assert len(caplog.records) == 1
     assert "offload refused" in caplog.text
+    udp.close()
+    bound.close()
+
+
+@pytest.mark.parametrize("refusal", [errno.EIO, errno.EINVAL])
+def test_a_device_that_refuses_trains_is_asked_once(
+    pair: tuple[UdpSocket, UdpSocket], refuse_trains: Refuse, refusal: int
+) -> None:
+    connected, bound = pair
+    refused = refuse_trains(refusal)
+    send(connected, [b"1", b"2"], bound.local_address)
+    send(connected, [b"3", b"4"], bound.local_address)
+    assert refused == [2]
+    assert not connected.gso_enabled
+    assert [data for data, _ in receive(bound, 4)] == [b"1", b"2", b"3", b"4"]
 
 
 @pytest.mark.parametrize("refusal", [errno.EMSGSIZE, errno.EINVAL])
 def test_trains_over_the_path_mtu_do_not_switch_offload_off(
-    refusing: tuple[UdpSocket, RefusingSocket, UdpSocket], refusal: int
+    pair: tuple[UdpSocket, UdpSocket], refuse_trains: Refuse, refusal: int
 ) -> None:
-    udp, sock, bound = refusing
-    sock.refusal = refusal
-    send(udp, [bytes(65_508)] * 2, bound.local_address)  # one over the largest UDP payload of IPv4
-    udp._send_train([(bytes(65_508), bound.local_address)] * 2, 0, 2)
-    assert udp.gso_enabled
-    assert udp.counters.too_large == 4
+    connected, bound = pair
+    refuse_trains(refusal)
+    send(connected, [bytes(65_530)] * 2, bound.local_address)  # over the largest UDP payload there is
+    assert connected.gso_enabled
+    assert connected.counters.too_large == 2
+
+
+def test_a_lone_datagram_that_is_refused_says_nothing_of_trains(
+    pair: tuple[UdpSocket, UdpSocket], refuse_trains: Refuse
+) -> None:
+    connected, bound = pair
+    refuse_trains(errno.EINVAL)
+    send(connected, [b"alone"], bound.local_address)
+    assert connected.gso_enabled
+    assert [data for data, _ in receive(bound, 1)] == [b"alone"]
 
 
 def test_an_oversize_datagram_is_dropped_and_the_rest_goes(pair: tuple[UdpSocket, UdpSocket]) -> None:
@@ -262,6 +294,31 @@ def test_news_of_an_earlier_datagram_does_not_cost_the_next_one(count: int) -> N
     assert connected.gso_enabled
     connected.close()
     revived.close()
+
+
+def test_what_arrived_behind_an_error_is_taken_with_it() -> None:
+    bound = UdpSocket.bound(("127.0.0.1", 0))
+    address = bound.local_address
+    connected = UdpSocket.connected(address)
+    bound.close()
+    send(connected, [b"refused"], address)
+    await_readable(connected)
+    revived = UdpSocket.bound(address)
+    send(revived, [b"hello"], connected.local_address)
+    assert [buffer.data for buffer in connected.receive_batch()] == [b"hello"]
+    assert connected.counters.icmp_errors == 1
+    connected.close()
+    revived.close()
+
+
+def test_a_name_instead_of_an_address_still_works() -> None:
+    bound = UdpSocket.bound(("127.0.0.1", 0))
+    udp = UdpSocket.bound(("127.0.0.1", 0))
+    _, port = bound.local_address
+    assert udp.send_batch([(b"1", ("127.0.0.1", port)), (b"2", ("localhost", port)), (b"3", ("127.0.0.1", port))]) == 3
+    assert [data for data, _ in receive(bound, 3)] == [b"1", b"2", b"3"]
+    udp.close()
+    bound.close()
 
 
 def test_an_unroutable_datagram_is_dropped_and_counted() -> None:
