@@ -33,7 +33,7 @@ from typing import IO, Any, Final, Self
 
 NAMESPACE_PREFIX: Final = "masque-"
 RUN_TIMEOUT_S: Final = 60.0
-LINK_TIMEOUT_S: Final = 5.0
+LINK_TIMEOUT_S: Final = 30.0
 KILL_AFTER_S: Final = 5.0
 
 _CLONE_NEWNET: Final = 0x4000_0000

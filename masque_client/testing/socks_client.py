@@ -19,7 +19,7 @@ from masque_client.sockets.socks5_wire import (
     UdpMessage,
 )
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 
 
 class SocksRefused(ConnectError):

@@ -57,7 +57,7 @@ def udp_socket(namespace: Namespace | None) -> Iterator[socket.socket]:
     with namespace.entered() if namespace else contextlib.nullcontext():
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with sock:
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.bind(("127.0.0.1", 0))
         yield sock
 

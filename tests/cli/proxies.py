@@ -19,7 +19,7 @@ from masque_client.testing.proxy import MasqueProxy, ProxyConfiguration
 from masque_client.testing.pvd_server import PvdBehaviour, PvdServer
 
 T = TypeVar("T")
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 LOOPBACK = ("127.0.0.1", 0)
 
 

@@ -197,6 +197,9 @@ def test_socks_connects_directly_where_rules_and_user_leave_it_to(
     async def listen() -> asyncio.Server:
         return await asyncio.start_server(echo, "127.0.0.1", 0)
 
+    async def close() -> None:  # in the loop that it belongs to
+        target.close()
+
     target = proxies.call(listen())
     port = target.sockets[0].getsockname()[1]
     try:
@@ -213,7 +216,7 @@ def test_socks_connects_directly_where_rules_and_user_leave_it_to(
                 socks_request(server, SocksCommand.CONNECT, Endpoint("127.0.0.1", port - 1))
             assert refused.value.reply is Reply.NOT_ALLOWED, "the document wants it proxied, so never directly"
     finally:
-        target.close()
+        proxies.call(close())
 
 
 @pytest.mark.usefixtures("inside")

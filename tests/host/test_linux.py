@@ -31,7 +31,7 @@ from masque_client.testing.netns import CommandFailed, Lab, Namespace
 
 pytestmark = pytest.mark.netns
 
-DEADLINE_S = 5.0
+DEADLINE_S = 60.0
 MARK = f"{DEFAULT_FWMARK:#x}"
 FULL = HostConfiguration(
     device="masque0",

@@ -22,7 +22,7 @@ from pylsqpack import Decoder
 from masque_client.testing.netns import Namespace
 from tests.interop.wire import type_length_values, variable_length_integer
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 _ABOVE_TRANSPORT = {"quic", "tls", "http3", "http2"}
 _DATA, _HEADERS = 0x00, 0x01
 _QPACK_ENCODER_STREAM = 0x02

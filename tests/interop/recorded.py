@@ -26,7 +26,7 @@ CLIENT, PROXY = "192.0.2.1", "192.0.2.2"
 POOLS = ("10.89.0.0/24", "fd89::/64")
 GATEWAYS, ASSIGNED = ("10.89.0.1", "fd89::1"), ("10.89.0.2", "fd89::2")
 ECHO_PORTS = (9000, 9001)
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 _END_OF_SESSION = b"nothing more of interest"
 
 

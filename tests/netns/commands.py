@@ -10,7 +10,6 @@ from typing import Any
 
 PATIENCE_S = 60.0
 """Past this a process hangs, however busy the machine: it is killed, and its test fails."""
-END_TIMEOUT_S = 20.0
 
 
 def read_json(process: subprocess.Popen[bytes]) -> dict[str, Any]:
@@ -30,5 +29,5 @@ def read_json(process: subprocess.Popen[bytes]) -> dict[str, Any]:
 def end(process: subprocess.Popen[bytes], number: signal.Signals) -> int:
     """Send it a signal; returns the exit status."""
     process.send_signal(number)
-    process.communicate(timeout=END_TIMEOUT_S)
+    process.communicate(timeout=PATIENCE_S)
     return process.returncode

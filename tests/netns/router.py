@@ -10,7 +10,7 @@ from masque_client.pvd.ra_socket import RouterAdvertisementSocket
 from masque_client.testing.netns import Lab, Namespace
 from tests.vectors.ra import RA_HEADER
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 class Link:

@@ -30,7 +30,7 @@ def nothing_is_left_behind() -> Iterator[None]:
     before, worlds_before = Snapshot.take(), worlds()
     yield
     assert before.difference(Snapshot.take()) == []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + TIMEOUT_S
     while unattended := [world for world in worlds() - worlds_before if not is_attended(world)]:
         assert time.monotonic() < deadline, f"left behind: {unattended}"
 

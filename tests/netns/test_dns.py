@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from masque_client.testing.netns import Lab, Namespace
-from tests.netns.commands import read_json
+from tests.netns.commands import PATIENCE_S, read_json
 
 pytestmark = pytest.mark.netns
 
@@ -58,4 +58,4 @@ def test_up_shows_it(engine: str, tmp_path: Path) -> None:
         }
         for process in (up, proxy):
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=20)
+            process.communicate(timeout=PATIENCE_S)

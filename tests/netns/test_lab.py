@@ -43,7 +43,7 @@ def test_two_routed_hosts_reach_each_other(lab: Lab) -> None:
         with client.entered():
             sender = socket.socket(family, socket.SOCK_DGRAM)
         with receiver, sender:
-            receiver.settimeout(5)
+            receiver.settimeout(60)
             sender.sendto(b"across", (host, 7))
             data, address = receiver.recvfrom(100)
             assert (data, address[0]) == (b"across", source)

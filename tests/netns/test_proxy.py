@@ -24,7 +24,7 @@ from masque_client.protocol.ip_session import AddressesAssigned, ConnectIpSessio
 from masque_client.protocol.session import Role
 from masque_client.protocol.uri_template import IpTemplate
 from masque_client.testing.netns import Lab, Namespace
-from tests.netns.commands import read_json
+from tests.netns.commands import PATIENCE_S, read_json
 from tests.unit.testing.proxy_client import Tunnel
 
 pytestmark = pytest.mark.netns
@@ -98,7 +98,7 @@ def test_packets_reach_the_kernel_and_nothing_stays(
     with client.entered():
         asyncio.run(talk())
     process.send_signal(number)
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE_S) == 0
     assert before.difference(proxy.snapshot()) == []
 
 
@@ -132,7 +132,7 @@ def test_two_clients_reach_each_other(lab: tuple[Namespace, Namespace], tmp_path
     with client.entered():
         asyncio.run(talk())
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE_S) == 0
 
 
 def test_taken_device_is_an_error_that_leaves_nothing(lab: tuple[Namespace, Namespace], tmp_path: Path) -> None:

