@@ -62,7 +62,7 @@ async def open_tunnel(running: Bench, template: str | None = None) -> Carrier:
 @in_loop
 async def test_a_proxy_that_dies_of_requests_is_not_asked_again(tmp_path: Path, paths: list[str]) -> None:
     """Digest I-30. It gives addresses by itself, but later than we wait before we ask."""
-    faults = ("dies-of-requests", "assign-delay-ms=700")
+    faults = ("dies-of-requests", "assign-delay-ms=1500")
     async with bench(CertificateAuthority.create(tmp_path), EngineName.AUTO, *faults) as running:
         carrier = await open_tunnel(running)
         assert carrier.has_address and not carrier.has_asked
