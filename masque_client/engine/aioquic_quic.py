@@ -43,6 +43,7 @@ class OpenQuicConnection(QuicConnection):
     """aioquic's `QuicConnection` with what an engine needs to ask and to tell. Driven by `AioquicEngine` alone.
 
     Attributes:
+        news: empty while `next_event` has nothing to tell.
         demands_client_certificate: a server's wish for mutual TLS.
         greases: send a reserved transport parameter and version (RFC 9000 §18.1, §15).
         max_udp_payload_ceiling: no packet to the peer may be larger, in bytes.
@@ -54,6 +55,7 @@ class OpenQuicConnection(QuicConnection):
             configuration=configuration, original_destination_connection_id=original_destination_connection_id
         )
         self._loss._pacer = BurstPacer(max_datagram_size=configuration.max_datagram_size)
+        self.news = self._events
         self.demands_client_certificate = False
         self.greases = False
         self.max_udp_payload_ceiling = MAX_UDP_PAYLOAD

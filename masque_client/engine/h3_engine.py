@@ -46,6 +46,8 @@ class H3Engine(H3Listener):
     def __init__(self, configuration: EngineConfiguration) -> None:
         super().__init__(configuration)
         self._capsules = CapsuleSender(self._unsent_bytes, self.send_data)
+        self._last_question = (0, 0), 0
+        self._last_answer = 0
 
     @abc.abstractmethod
     def _unsent_bytes(self, stream_id: int) -> int:
@@ -144,13 +146,16 @@ class H3Engine(H3Listener):
         return self._max_content(quarter_id_length=len(stream.quarter_id))
 
     def _max_content(self, *, quarter_id_length: int) -> int:
-        udp_payload, connection_id_length = self._max_frame()
-        return max_http_datagram(
-            udp_payload,
-            connection_id_length=connection_id_length,
-            quarter_stream_id_length=quarter_id_length,
-            peer_max_datagram_frame_size=self._peer_max_datagram_frame(),
-        )
+        question = self._max_frame(), quarter_id_length
+        if question != self._last_question:
+            self._last_question = question
+            self._last_answer = max_http_datagram(
+                question[0][0],
+                connection_id_length=question[0][1],
+                quarter_stream_id_length=quarter_id_length,
+                peer_max_datagram_frame_size=self._peer_max_datagram_frame(),
+            )
+        return self._last_answer
 
     @property
     def is_datagram_queue_full(self) -> bool:
@@ -197,7 +202,7 @@ class H3Engine(H3Listener):
 
     def next_event(self) -> Event | None:
         """See `Engine.next_event`."""
-        if not self._events and self._has_news():  # sending may have issued connection ids
+        if not self._events and self._quic.news:  # sending may have issued connection ids
             self._collect()
         return self._events.popleft() if self._events else None
 

@@ -145,10 +145,6 @@ class H3Listener(abc.ABC):
         if not self._is_closed and (closing := self._closing()) is not None:
             self._on_closing(closing)
 
-    def _has_news(self) -> bool:
-        """Whether `_collect` may find something, where the library can tell."""
-        return True
-
     @abc.abstractmethod
     def _on_quic_event(self, event: Any) -> None:
         """Hand one of the library's other events to the `_on_…` method for it."""

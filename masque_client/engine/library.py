@@ -5,7 +5,7 @@ And a question that each answers differently: which congestion control it has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, Protocol, TypeVar
 
 from masque_client.engine.interface import CongestionControl, EngineName
@@ -29,7 +29,12 @@ def choose_congestion_control(
 
 
 class QuicConnection(Protocol):
-    """The part of a library's QUIC connection that both spell alike."""
+    """The part of a library's QUIC connection that both spell alike, and `news`, which we give both."""
+
+    @property
+    def news(self) -> Sized:
+        """Empty while `next_event` has nothing to tell, which would cost a call to find out."""
+        ...
 
     def next_event(self) -> Any: ...  # noqa: D102
     def get_timer(self) -> float | None: ...  # noqa: D102

@@ -149,9 +149,6 @@ class Qh3Engine(H3Engine):
                 self._path.lone_packets += 1
         return contents
 
-    def _has_news(self) -> bool:
-        return self._connection.has_news
-
     def _send_quic(self, now: float) -> list[tuple[bytes, Address]]:
         quic = self._connection
         if not quic.is_started:

@@ -54,6 +54,7 @@ class OpenQuicConnection(QuicConnection):
     """qh3's `QuicConnection` with what an engine needs to ask and to tell. Driven by `Qh3Engine` alone.
 
     Attributes:
+        news: empty while `next_event` has nothing to tell.
         starts: how often a handshake began: again after a Retry or Version Negotiation packet.
     """
 
@@ -64,6 +65,7 @@ class OpenQuicConnection(QuicConnection):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
+        self.news = self._events
         self._sizes: tuple[int, int] | None = None
 
     # --- the road ---------------------------------------------------------------------------------------------------
@@ -144,11 +146,6 @@ class OpenQuicConnection(QuicConnection):
             self._drain_core()
         finally:
             self._core = core
-
-    @property
-    def has_news(self) -> bool:
-        """Whether `next_event` has something to tell."""
-        return bool(self._events)
 
     def _follow_version(self, ours: int, data: bytes) -> None:
         """Let a client follow the server to another version; qh3 does so in the server's very first packet only.

@@ -112,6 +112,7 @@ class HttpConnection:
         self._watchdog = Watchdog(
             engine, clock, http_version=self.http_version, flush=self.flush, on_dead=self._give_up
         )
+        self._on_received = self._watchdog.liveness.received
         self._handshaken: asyncio.Future[None] = self._loop.create_future()
         self._settled: asyncio.Future[None] = self._loop.create_future()
         self._over: asyncio.Future[None] = self._loop.create_future()
@@ -126,7 +127,7 @@ class HttpConnection:
     def receive(self, batch: Sequence[ReceivedBuffer] | bytes) -> None:
         """Take a batch, or bytes, from the link; everything it causes happens before this returns."""
         now = self.clock.now()
-        self._watchdog.on_received(now)
+        self._on_received(now)
         self._take(batch, now)
         self._dispatch()
         self.flush()

@@ -87,23 +87,18 @@ class UdpLink:
         self.socket.close()
 
     def _on_readable(self) -> None:
-        started_at = self._loop.time()
+        started_at = time.monotonic()
         batch = self.socket.receive_batch()
         if batch:
             self._on_batch(batch)
-            self._rest(started_at)
+            moderation, counters = self._moderation, self.socket.counters
+            if rest_s := moderation.rest_after(started_at, counters.datagrams_received + counters.datagrams_sent):
+                time.sleep(rest_s)  # blocking, for the whole loop is to gather work; and no timer could be this short
+            moderation.ended_at = time.monotonic()
         elif (error := self.socket.last_error) is not None:
             handlers = {errno.ECONNREFUSED: self._on_refused, errno.EMSGSIZE: self._on_too_large}
             if error.errno is not None and (handler := handlers.get(error.errno)) is not None:
                 handler()
-
-    def _rest(self, started_at: float) -> None:
-        """See `Moderation`. Blocking, for the whole loop is to gather work; and a timer could not be this short."""
-        counters = self.socket.counters
-        moderation = self._moderation
-        if rest_s := moderation.rest_after(started_at, counters.datagrams_received + counters.datagrams_sent):
-            time.sleep(rest_s)
-        moderation.ended(self._loop.time())
 
     def _on_writable(self) -> None:
         taken = self.socket.send_batch(self._unsent)

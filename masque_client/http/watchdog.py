@@ -42,10 +42,6 @@ class Watchdog:
         """From now on silence may end the connection. Not before the handshake, which has its own timeout."""
         self._is_watching = True
 
-    def on_received(self, now: float) -> None:
-        """Something arrived. The hot path."""
-        self.liveness.received(now)
-
     def on_sent(self, now: float) -> None:
         """Something left. The hot path: only the first batch after one that arrived costs anything."""
         if self.liveness.is_waiting or not self._is_watching:

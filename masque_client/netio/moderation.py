@@ -23,15 +23,19 @@ REST_S: Final = 0.0003
 
 
 class Moderation:
-    """Decides after each wake-up how long to rest."""
+    """Decides after each wake-up how long to rest.
+
+    Attributes:
+        ended_at: when the last wake-up, and the rest after it, were over: for the caller to say.
+    """
 
     def __init__(self) -> None:
-        self._ended_at = float("-inf")
+        self.ended_at = float("-inf")
         self._moved = 0
         self._streak = 0
 
     def rest_after(self, started_at: float, moved: int) -> float:
-        """Seconds to rest, nearly always 0, after a wake-up; then call `ended`.
+        """Seconds to rest, nearly always 0, after a wake-up; then set `ended_at`.
 
         Args:
             started_at: when the wake-up came.
@@ -39,9 +43,5 @@ class Moderation:
         """
         is_small = moved - self._moved < SMALL_BATCH
         self._moved = moved
-        self._streak = self._streak + 1 if is_small and started_at - self._ended_at < GAP_S else 0
+        self._streak = self._streak + 1 if is_small and started_at - self.ended_at < GAP_S else 0
         return REST_S if self._streak >= PATIENCE else 0.0
-
-    def ended(self, now: float) -> None:
-        """The wake-up, and the rest after it, are over."""
-        self._ended_at = now

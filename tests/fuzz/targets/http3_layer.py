@@ -59,8 +59,8 @@ class StandIn:
         self._next = {False: 0, True: 2}
 
     @property
-    def has_news(self) -> bool:
-        return bool(self.events)
+    def news(self) -> deque[Any]:
+        return self.events
 
     def next_event(self) -> Any:
         return self.events.popleft() if self.events else None

@@ -22,7 +22,7 @@ class Wakes:
             rest_s = self.moderation.rest_after(self.now, self.moved)
             assert rest_s in (0.0, REST_S)
             self.now += 0.00002 + rest_s
-            self.moderation.ended(self.now)
+            self.moderation.ended_at = self.now
             rests.append(rest_s > 0)
         return rests
 
