@@ -14,7 +14,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from masque_client.testing.netns import Lab, Namespace, Snapshot
@@ -103,8 +103,9 @@ class World(Workplace):
 
 def _remove(directory: Path, parent: Path | None) -> None:
     shutil.rmtree(directory, ignore_errors=True)
-    if parent is not None and not any(parent.iterdir()):
-        parent.rmdir()
+    if parent is not None:
+        with suppress(OSError):  # another world's files are in it, or it has removed it
+            parent.rmdir()
 
 
 def _gateway(version: int, prefix: str, network: int, host: int) -> str:
