@@ -7,12 +7,13 @@ Built against Python's stable ABI, so one build serves 3.11 and later. Without a
 from setuptools import Extension, setup
 
 HERE = "masque_client/netio/offload"
+SOURCES = ("compiled", "segment", "coalesce", "tun_io", "udp_receive", "udp_send")
 
 setup(
     ext_modules=[
         Extension(
             "masque_client.netio.offload._compiled",
-            sources=[f"{HERE}/{name}.c" for name in ("compiled", "segment", "coalesce", "tun_io", "udp_io")],
+            sources=[f"{HERE}/{name}.c" for name in SOURCES],
             depends=[f"{HERE}/wire.h", f"{HERE}/udp_io.h"],
             extra_compile_args=["-O3", "-std=c11", "-Wall", "-Wextra"],
             py_limited_api=True,

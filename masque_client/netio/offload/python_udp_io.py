@@ -1,4 +1,4 @@
-"""The loops of a UDP socket, as `udp_io.c`: a batch at a time."""
+"""The loops of a UDP socket, as `udp_receive.c` and `udp_send.c`: a batch at a time."""
 
 from __future__ import annotations
 
