@@ -78,17 +78,22 @@ class DatagramQueue:
 
     def put_split(self, split: Split, head: bytes, buffers: Sequence[bytes], limit: int, now: float) -> int:
         """As `put`, of what `split` makes of each buffer; a buffer is accepted whole or not at all."""
+        if self._bytes + sum(map(len, buffers)) <= self._max_bytes:
+            self._put_items(split(buffers, head), limit + len(head), now)
+            return len(buffers)
         for dealt, buffer in enumerate(buffers):
             if self.is_full:
                 return dealt
-            items = split((buffer,), head)
-            if max(map(len, items), default=0) > limit + len(head):
-                fitting = [item for item in items if len(item) <= limit + len(head)]
-                self.too_large += len(items) - len(fitting)
-                items = fitting
-            if items:
-                self._append(items, sum(map(len, items)), now)
+            self._put_items(split((buffer,), head), limit + len(head), now)
         return len(buffers)
+
+    def _put_items(self, items: list[bytes], limit: int, now: float) -> None:
+        if max(map(len, items), default=0) > limit:
+            fitting = [item for item in items if len(item) <= limit]
+            self.too_large += len(items) - len(fitting)
+            items = fitting
+        if items:
+            self._append(items, sum(map(len, items)), now)
 
     def _append(self, items: list[bytes], item_bytes: int, now: float) -> None:
         self.items.extend(items)
