@@ -2,6 +2,7 @@
 
 Outbound, consecutive datagrams of equal size become one `sendmsg` with UDP_SEGMENT (GSO); inbound, the kernel hands
 over a whole train with UDP_GRO and says its segment size. Python pays once per train instead of once per datagram.
+The loops over system calls are in `offload`, compiled where they could be; what happens seldom is here.
 The socket is non-blocking and knows nothing of event loops, engines or QUIC: watch `fileno()` for readiness.
 
 Rules of the house:
@@ -49,7 +50,7 @@ class UdpCounters:
 
     `too_large` datagrams exceeded the path MTU; `dropped` ones were refused for any other reason (no route, no
     buffers, a firewall). `icmp_errors` answered earlier datagrams. `empty` zero-length datagrams were skipped by
-    `receive_batch`. Datagrams per call tell how well trains form.
+    `receive_batch`. Datagrams per call tell how well trains form: a received train, or lone datagram, counts as a call.
     """
 
     datagrams_sent: int = 0

@@ -61,18 +61,23 @@ def send_trains(
     position, end, calls, octets = start, start, 0, 0
     while position < len(datagrams):
         end = _train_end(datagrams, position, bool(family)) if in_trains else position + 1
-        buffers = [datagram[0] for datagram in datagrams[position:end]]
-        segment = [(socket.SOL_UDP, UDP_SEGMENT, _GSO_SIZE.pack(len(buffers[0])))] if len(buffers) > 1 else []
+        address = datagrams[position][1] if family else None
         try:
-            if family:
-                octets += sock.sendmsg(buffers, segment, socket.MSG_DONTWAIT, datagrams[position][1])
-            else:
-                octets += sock.sendmsg(buffers, segment, socket.MSG_DONTWAIT)
+            octets += _send(sock, [datagram[0] for datagram in datagrams[position:end]], address)
         except OSError as error:
             return position, end, error.errno or errno.EIO, calls, octets
         calls += 1
         position = end
     return position, end, 0, calls, octets
+
+
+def _send(sock: socket.socket, payloads: list[bytes], address: Address | None) -> int:
+    if len(payloads) > 1:
+        segment = (socket.SOL_UDP, UDP_SEGMENT, _GSO_SIZE.pack(len(payloads[0])))
+        return sock.sendmsg(payloads, [segment], socket.MSG_DONTWAIT, address)
+    if address is None:
+        return sock.send(payloads[0], socket.MSG_DONTWAIT)
+    return sock.sendto(payloads[0], socket.MSG_DONTWAIT, address)
 
 
 def _train_end(datagrams: Sequence[tuple[bytes, Address]], start: int, is_addressed: bool) -> int:
