@@ -9,11 +9,13 @@ from hpack import Encoder
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
 from masque_client.engine.h2_engine import H2Engine
-from masque_client.engine.interface import EngineConfiguration, Event, HeadersReceived
+from masque_client.engine.interface import DataReceived, EngineConfiguration, Event, HeadersReceived
 from tests.unit.engine.conftest import CONNECT_IP, OK, PROXY
 
 EventT = TypeVar("EventT")
 ADDRESS = ("192.0.2.1", 443)
+MASQUE = {0x8: 1}
+"""SETTINGS of a server that takes extended CONNECT (RFC 8441 §3)."""
 
 
 class End:
@@ -29,6 +31,10 @@ class End:
 
     def of_type(self, kind: type[EventT]) -> list[EventT]:
         return [event for event in self.events if isinstance(event, kind)]
+
+    def content(self, stream_id: int) -> bytes:
+        """All of the stream's that has arrived."""
+        return b"".join(event.data for event in self.of_type(DataReceived) if event.stream_id == stream_id)
 
 
 class H2Pair:

@@ -1,4 +1,4 @@
-"""The HTTP/2 engine: extended CONNECT, capsules, flow control, and what a peer's broken HTTP/2 gets.
+"""The HTTP/2 engine: extended CONNECT, capsules, flow control and the ends of streams.
 
 Sources: RFC 9113, RFC 8441, RFC 9297 §3; the rule numbers are the digest's.
 """
@@ -9,16 +9,12 @@ import pytest
 from hpack import Decoder
 from hyperframe.frame import (
     DataFrame,
-    GoAwayFrame,
     HeadersFrame,
     PingFrame,
-    PushPromiseFrame,
     RstStreamFrame,
     SettingsFrame,
     WindowUpdateFrame,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 from masque_client.engine.h2_engine import H2Engine
 from masque_client.engine.h2_listener import CONNECTION_WINDOW, MAX_REQUESTS, STREAM_WINDOW
@@ -27,7 +23,6 @@ from masque_client.engine.interface import (
     ConnectionClosed,
     DataReceived,
     EngineConfiguration,
-    GoAwayReceived,
     HandshakeCompleted,
     HeadersReceived,
     SettingsReceived,
@@ -35,20 +30,13 @@ from masque_client.engine.interface import (
     StreamEngine,
     StreamReset,
 )
-from masque_client.errors import ConnectionLost, LocalProtocolError, ProxyRefused, RemoteProtocolError
+from masque_client.errors import LocalProtocolError, ProxyRefused
 from masque_client.protocol.capsule import encode_capsule
 from masque_client.protocol.error_codes import H3ErrorCode
 from masque_client.protocol.h2_error_codes import H2ErrorCode, to_http2, to_http3
 from masque_client.protocol.mtu import MAX_HTTP_DATAGRAM_IN_CAPSULE
 from tests.unit.engine.conftest import CONNECT_IP, OK
-from tests.unit.engine.h2_peers import ADDRESS, End, H2Pair, RawServer
-
-MASQUE = {0x8: 1}
-
-
-def content(end: End, stream_id: int) -> bytes:
-    return b"".join(event.data for event in end.of_type(DataReceived) if event.stream_id == stream_id)
-
+from tests.unit.engine.h2_peers import ADDRESS, MASQUE, H2Pair, RawServer
 
 # --- the beginning --------------------------------------------------------------------------------------------------
 
@@ -124,7 +112,7 @@ def test_many_tunnels_at_once() -> None:
     for stream_id in streams:
         pair.client.engine.send_datagrams(stream_id, [b"%d" % stream_id], pair.now)
     pair.run()
-    assert all(content(pair.server, s) == encode_capsule(0, b"%d" % s) for s in streams)
+    assert all(pair.server.content(s) == encode_capsule(0, b"%d" % s) for s in streams)
 
 
 # --- datagrams and capsules -----------------------------------------------------------------------------------------
@@ -139,7 +127,7 @@ def test_b11_datagrams_travel_as_capsules_both_ways(chunk: int) -> None:
     for sender, receiver in ((pair.client, pair.server), (pair.server, pair.client)):
         assert sender.engine.send_datagrams(stream_id, payloads, pair.now, prefix=b"\0") == len(payloads)
         pair.run()
-        assert content(receiver, stream_id) == wanted
+        assert receiver.content(stream_id) == wanted
 
 
 def test_the_vector_of_the_digest() -> None:
@@ -170,7 +158,7 @@ def test_capacity_is_any_udp_payload() -> None:
     assert pair.client.engine.datagram_capacity(stream_id) == MAX_HTTP_DATAGRAM_IN_CAPSULE
     assert pair.client.engine.send_datagrams(stream_id, [bytes(70_000), b"fits"], pair.now) == 2
     pair.run()
-    assert content(pair.server, stream_id) == encode_capsule(0, b"fits")
+    assert pair.server.content(stream_id) == encode_capsule(0, b"fits")
     assert pair.client.engine.statistics().datagrams_too_large == 1
     assert pair.client.engine.datagram_capacity(999) == 0
 
@@ -228,11 +216,11 @@ def test_a_full_byte_stream_pauses_datagrams_and_nothing_else() -> None:
     pair.client.engine.send_datagrams(stream_id, [b"later"], pair.now)
     pair.client.engine.ping()
     pair.run()
-    assert content(pair.server, stream_id) == b""
+    assert pair.server.content(stream_id) == b""
     assert pair.client.engine.statistics().rtt_s is not None, "the PING went out and came back"
     pair.client.engine.resume_sending()
     pair.run()
-    assert content(pair.server, stream_id) == encode_capsule(0, b"later")
+    assert pair.server.content(stream_id) == encode_capsule(0, b"later")
 
 
 def test_content_that_the_peer_never_takes_ends_its_stream() -> None:
@@ -255,7 +243,7 @@ def test_b13_an_orderly_end_from_either_side() -> None:
     assert pair.client.engine.send_datagrams(stream_id, [b"late"], pair.now) == 1, "dealt with: dropped"
     pair.run()
     assert pair.server.of_type(DataReceived)[-1].end_stream
-    assert content(pair.server, stream_id) == b"last"
+    assert pair.server.content(stream_id) == b"last"
     pair.server.engine.send_data(stream_id, b"", end_stream=True)
     pair.run()
     assert pair.client.of_type(DataReceived)[-1].end_stream
@@ -305,215 +293,6 @@ def test_no_error_after_the_response_is_a_wish_to_stop() -> None:
     )
     assert server.client.of_type(HeadersReceived)[-1].end_stream
     assert server.client.of_type(StopSendingReceived) == [StopSendingReceived(stream_id, H3ErrorCode.H3_NO_ERROR)]
-
-
-# --- a peer that breaks rules ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        pytest.param([(b"x", b"y")], id="row 26: no :status"),
-        pytest.param([(b":status", b"200"), (b"X-Upper", b"y")], id="row 26: upper case"),
-        pytest.param([(b":status", b"200"), (b"connection", b"close")], id="row 26: Connection"),
-        pytest.param([(b"a", b"b"), (b":status", b"200")], id="pseudo-header late"),
-        pytest.param([(b":status", b"200"), (b":path", b"/")], id="request pseudo-header"),
-        pytest.param([(b":status", b"20")], id="short status"),
-    ],
-)
-def test_malformed_responses_end_the_stream_alone(fields: list[tuple[bytes, bytes]]) -> None:
-    server = RawServer(MASQUE)
-    stream_id = server.client.engine.open_request(CONNECT_IP)
-    server.send(server.headers(stream_id, *fields))
-    assert server.reset_codes() == [H2ErrorCode.PROTOCOL_ERROR]
-    assert server.client.of_type(StreamReset) == [StreamReset(stream_id, H3ErrorCode.H3_MESSAGE_ERROR)]
-    assert server.goaway_codes() == []
-    server.open_tunnel()
-
-
-def test_informational_responses_come_first() -> None:
-    server = RawServer(MASQUE)
-    stream_id = server.client.engine.open_request(CONNECT_IP)
-    server.send(server.headers(stream_id, (b":status", b"103")), server.headers(stream_id, *OK))
-    assert [event.headers[0][1] for event in server.client.of_type(HeadersReceived)] == [b"103", b"200"]
-
-
-def test_row_25_trailers_in_a_tunnel_end_the_stream() -> None:
-    server = RawServer(MASQUE)
-    stream_id = server.open_tunnel()
-    server.send(server.headers(stream_id, (b"a", b"b"), flags=["END_STREAM"]))
-    assert server.reset_codes() == [H2ErrorCode.PROTOCOL_ERROR]
-    assert server.client.of_type(StreamReset)
-
-
-@pytest.mark.parametrize("informational", [False, True])
-def test_content_before_the_response_closes_the_connection(informational: bool) -> None:
-    server = RawServer(MASQUE)
-    stream_id = server.client.engine.open_request(CONNECT_IP)
-    if informational:
-        server.send(server.headers(stream_id, (b":status", b"103")))
-    server.send(DataFrame(stream_id, b"early"))
-    assert server.goaway_codes() == [H2ErrorCode.PROTOCOL_ERROR]
-    assert server.client.of_type(DataReceived) == []
-
-
-@pytest.mark.parametrize(
-    ("bytes_", "code"),
-    [
-        pytest.param(SettingsFrame(0, settings={0x8: 2}).serialize(), H2ErrorCode.PROTOCOL_ERROR, id="X-1: 0x8=2"),
-        pytest.param(SettingsFrame(0, settings={0x8: 0}).serialize(), H2ErrorCode.PROTOCOL_ERROR, id="X-1: back to 0"),
-        pytest.param(bytes(9), H2ErrorCode.PROTOCOL_ERROR, id="DATA on stream 0"),
-        pytest.param(bytes.fromhex("000002000800000001ff00"), H2ErrorCode.PROTOCOL_ERROR, id="too much padding"),
-        pytest.param(bytes.fromhex("ffffff000000000001"), H2ErrorCode.FRAME_SIZE_ERROR, id="frame too long"),
-        pytest.param(bytes.fromhex("00000407000000000000000000"), H2ErrorCode.FRAME_SIZE_ERROR, id="GOAWAY cut"),
-        pytest.param(
-            bytes.fromhex("0000080700000000010000000000000000"), H2ErrorCode.PROTOCOL_ERROR, id="GOAWAY on a stream"
-        ),
-        pytest.param(
-            WindowUpdateFrame(0, window_increment=0x7FFF_FFFF).serialize(),
-            H2ErrorCode.FLOW_CONTROL_ERROR,
-            id="window overflow",
-        ),
-    ],
-)
-def test_connection_errors_say_goaway(bytes_: bytes, code: H2ErrorCode) -> None:
-    server = RawServer(MASQUE)
-    server.open_tunnel()
-    server.send_bytes(bytes_)
-    (closed,) = server.client.of_type(ConnectionClosed)
-    assert isinstance(closed.error, RemoteProtocolError)
-    assert server.goaway_codes() == [code]
-    with pytest.raises(LocalProtocolError):
-        server.client.engine.open_request(CONNECT_IP)
-
-
-def test_push_is_refused() -> None:
-    server = RawServer(MASQUE)
-    stream_id = server.open_tunnel()
-    server.send(PushPromiseFrame(stream_id, promised_stream_id=2, data=b"", flags=["END_HEADERS"]))
-    assert server.goaway_codes() == [H2ErrorCode.PROTOCOL_ERROR]
-
-
-def test_the_first_frame_must_be_settings() -> None:
-    server = RawServer()
-    server.send(PingFrame(0))
-    (closed,) = server.client.of_type(ConnectionClosed)
-    assert "SETTINGS" in str(closed.error)
-    assert server.goaway_codes()
-
-
-def test_unknown_frames_and_settings_are_ignored() -> None:
-    server = RawServer({**MASQUE, 0x33: 7, 0xABCD: 1})
-    stream_id = server.open_tunnel()
-    for target in (stream_id, 0):
-        server.send_bytes(bytes.fromhex(f"000006ba00{target:08x}") + b"grease")
-    server.send(DataFrame(stream_id, b"\x17\x05hello"))
-    assert content(server.client, stream_id) == b"\x17\x05hello"
-
-
-@given(st.binary(max_size=400), st.booleans())
-def test_no_bytes_raise(data: bytes, settled: bool) -> None:
-    server = RawServer(MASQUE if settled else None)
-    if settled:
-        server.open_tunnel()
-    server.send_bytes(data)
-    server.send_bytes(data[::-1])
-
-
-# --- the end of a connection ----------------------------------------------------------------------------------------
-
-
-def test_goaway_leaves_running_tunnels_alone() -> None:
-    """RFC 9113 §6.8: the proxy finishes what it has; what came later may be asked elsewhere."""
-    server = RawServer(MASQUE)
-    kept = server.open_tunnel()
-    late = server.client.engine.open_request(CONNECT_IP)
-    server.send(GoAwayFrame(0, last_stream_id=kept))
-    assert server.client.of_type(GoAwayReceived) == [GoAwayReceived(kept + 1)]
-    assert server.client.of_type(StreamReset) == [StreamReset(late, H3ErrorCode.H3_REQUEST_REJECTED)]
-    assert not server.client.of_type(ConnectionClosed)
-    with pytest.raises(LocalProtocolError, match="GOAWAY"):
-        server.client.engine.open_request(CONNECT_IP)
-    server.client.engine.send_datagrams(kept, [b"still"], server.now)
-    server.send(DataFrame(kept, b"here"))
-    assert content(server.client, kept) == b"here"
-    assert server.sent(DataFrame)[-1].data == encode_capsule(0, b"still")
-    server.send_bytes(b"")
-    (closed,) = server.client.of_type(ConnectionClosed)
-    assert closed.error is None, "announced, so no error"
-
-
-@pytest.mark.parametrize("cut", range(1, 17))
-def test_goaway_cut_anywhere(cut: int) -> None:
-    server = RawServer(MASQUE)
-    data = GoAwayFrame(0, last_stream_id=0).serialize() + PingFrame(0).serialize()
-    server.send_bytes(data[:cut])
-    server.send_bytes(data[cut:])
-    assert server.client.of_type(GoAwayReceived) == [GoAwayReceived(1)]
-    assert server.sent(PingFrame), "and the frame behind it was answered"
-
-
-def test_goaway_may_not_take_back() -> None:
-    server = RawServer(MASQUE)
-    server.open_tunnel()
-    server.send(GoAwayFrame(0, last_stream_id=1), GoAwayFrame(0, last_stream_id=3))
-    assert server.goaway_codes() == [H2ErrorCode.PROTOCOL_ERROR]
-
-
-def test_goaway_with_an_error_is_the_end() -> None:
-    server = RawServer(MASQUE)
-    server.open_tunnel()
-    server.send(GoAwayFrame(0, error_code=H2ErrorCode.ENHANCE_YOUR_CALM, additional_data=b"too\x1bmuch"))
-    (closed,) = server.client.of_type(ConnectionClosed)
-    assert isinstance(closed.error, ConnectionLost)
-    assert "ENHANCE_YOUR_CALM" in str(closed.error)
-    assert "toomuch" in str(closed.error)
-
-
-def test_an_end_without_goaway_is_a_loss() -> None:
-    server = RawServer(MASQUE)
-    server.open_tunnel()
-    server.send_bytes(b"")
-    (closed,) = server.client.of_type(ConnectionClosed)
-    assert isinstance(closed.error, ConnectionLost)
-
-
-def test_our_goodbye() -> None:
-    pair = H2Pair().run()
-    pair.open_tunnel()
-    pair.client.engine.close(reason="enough")
-    pair.run()
-    assert pair.client.of_type(ConnectionClosed)[0].error is None
-    assert pair.server.of_type(GoAwayReceived)
-
-
-def test_silence_is_noticed() -> None:
-    server = RawServer(MASQUE)
-    engine = server.client.engine
-    deadline = engine.next_timeout()
-    assert deadline == server.now + engine.configuration.idle_timeout_s
-    engine.handle_timeout(deadline - 0.1)
-    assert not server.client.of_type(ConnectionClosed)
-    engine.handle_timeout(deadline)
-    server.client.drain()
-    (closed,) = server.client.of_type(ConnectionClosed)
-    assert isinstance(closed.error, ConnectionLost)
-    assert engine.next_timeout() is None
-
-
-def test_pings_measure_the_round_trip() -> None:
-    server = RawServer()
-    server.now += 0.080
-    server.send(SettingsFrame(0, settings=MASQUE), SettingsFrame(0, flags=["ACK"]))
-    engine = server.client.engine
-    assert engine.statistics().rtt_s == pytest.approx(0.080)
-    engine.ping()
-    engine.data_to_send(server.now)
-    engine.ping()
-    assert engine.data_to_send(server.now) == b"", "one at a time"
-    server.now += 0.160
-    server.send(PingFrame(0, opaque_data=bytes(8), flags=["ACK"]))
-    assert engine.statistics().rtt_s == pytest.approx(0.090)
 
 
 # --- the server's side ----------------------------------------------------------------------------------------------
