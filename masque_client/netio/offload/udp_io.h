@@ -1,8 +1,8 @@
 /* The loops of a UDP socket: udp_receive.c and udp_send.c, whose twin is python_udp_io.py. They are methods of the
  * module, whose state is theirs alone.
  *
- * Both keep the GIL throughout. Nothing blocks here, giving it away costs time of its own, and keeping it is what lets
- * us send datagrams from where they lie, in a list that nobody can change meanwhile. */
+ * Both keep the GIL throughout. Nothing blocks here; given away, it may take a busy thread's 5 ms to get it back; and
+ * keeping it is what lets us send datagrams from where they lie, in a list that nobody can change meanwhile. */
 
 #ifndef MASQUE_OFFLOAD_UDP_IO_H
 #define MASQUE_OFFLOAD_UDP_IO_H
