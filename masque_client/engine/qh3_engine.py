@@ -155,13 +155,16 @@ class Qh3Engine(H3Engine):
             return []
         self._now = now
         transmits, self._ready = self._ready, []
-        queue = self._queue
+        queue, is_handed_over = self._queue, False
         try:
-            if queue.items and queue.waiting_bytes < (room := self._room(now)) / 2:
-                self._hand_over(room)  # early, so that an acknowledgement that is due may ride along
+            if queue.items:
+                room, spare = self._room(now)
+                if min(queue.waiting_bytes, room) < spare / 2:
+                    self._hand_over(room)  # early, so that an acknowledgement that is due may ride along
+                    is_handed_over = True
             transmits += quic.datagrams_to_send(now)
-            if queue.items:  # the window is short: whatever else was due has gone first
-                self._hand_over(self._room(now))
+            if queue.items and not is_handed_over:  # the window is short: whatever else was due has gone first
+                self._hand_over(self._room(now)[0])
                 transmits += quic.datagrams_to_send(now)
         except QuicConnectionError as error:
             self._fail(error)
@@ -170,11 +173,11 @@ class Qh3Engine(H3Engine):
         self._path.sent_packets += len(transmits)
         return transmits
 
-    def _room(self, now: float) -> int:
-        """Bytes that may join those in flight; the pacer learns the rate on the way."""
+    def _room(self, now: float) -> tuple[int, int]:
+        """Bytes that may join those in flight, and bytes that qh3 would let; the pacer learns the rate on the way."""
         window, in_flight, smoothed, latest = self._connection.road
         self._pacer.update(window, smoothed, now)
-        return self._path.limit(window, in_flight, latest, now) - in_flight
+        return self._path.limit(window, in_flight, latest, now) - in_flight, window - in_flight
 
     def _hand_over(self, room: int) -> None:
         """Give qh3 the datagrams that congestion window, path and pacer let leave now."""
