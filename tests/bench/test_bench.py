@@ -26,6 +26,7 @@ needs_iperf = pytest.mark.skipif(
 @needs_iperf
 def test_one_row_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.bench.__main__.QUICK", Effort(one_stream_s=1, pings=20, trial_s=0.1, max_trials=5))
+    monkeypatch.setattr("tests.bench.rate_search.MAX_LOSS", 0.9)  # where others work, too, every rate may lose some
     before = Snapshot.take()
     output = tmp_path / "bench.json"
     status = main(["--quick", "--force", "--rows", "pair/aioquic-plain", "udp-ours/aioquic", "--json", str(output)])
