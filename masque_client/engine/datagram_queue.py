@@ -22,6 +22,7 @@ class DatagramQueue:
 
     Attributes:
         items: what waits, oldest first.
+        waiting_bytes: how many bytes wait.
         too_large: how many payloads were refused for size so far.
         expired: how many were dropped for age so far.
     """
@@ -32,7 +33,7 @@ class DatagramQueue:
         self.expired = 0
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
-        self._bytes = 0
+        self.waiting_bytes = 0
         self._accepted = 0
         self._accepted_bytes = 0
         self._batches: deque[tuple[float, int, int]] = deque()
@@ -41,12 +42,7 @@ class DatagramQueue:
     @property
     def is_full(self) -> bool:
         """True while at least `max_bytes` wait. The last of `put` may overshoot, so that none is ever unacceptable."""
-        return self._bytes >= self._max_bytes
-
-    @property
-    def waiting_bytes(self) -> int:
-        """How many bytes wait."""
-        return self._bytes
+        return self.waiting_bytes >= self._max_bytes
 
     def put(self, head: bytes, payloads: Sequence[bytes], limit: int, now: float) -> int:
         """Append `head + payload` for each payload of at most `limit` bytes; count and skip larger ones.
@@ -56,11 +52,11 @@ class DatagramQueue:
         """
         head_bytes, max_bytes = len(head), self._max_bytes
         added = sum(map(len, payloads)) + head_bytes * len(payloads)
-        if payloads and self._bytes + added <= max_bytes and max(map(len, payloads)) <= limit:
+        if payloads and self.waiting_bytes + added <= max_bytes and max(map(len, payloads)) <= limit:
             self._append([head + payload for payload in payloads], added, now)
             return len(payloads)
         append = self.items.append
-        waiting, dealt, refused = self._bytes, 0, 0
+        waiting, dealt, refused = self.waiting_bytes, 0, 0
         for payload in payloads:
             size = len(payload)
             if size > limit:
@@ -73,12 +69,12 @@ class DatagramQueue:
             dealt += 1
         self.too_large += refused
         if dealt > refused:
-            self._account(dealt - refused, waiting - self._bytes, now)
+            self._account(dealt - refused, waiting - self.waiting_bytes, now)
         return dealt
 
     def put_split(self, split: Split, head: bytes, buffers: Sequence[bytes], limit: int, now: float) -> int:
         """As `put`, of what `split` makes of each buffer; a buffer is accepted whole or not at all."""
-        if self._bytes + sum(map(len, buffers)) <= self._max_bytes:
+        if self.waiting_bytes + sum(map(len, buffers)) <= self._max_bytes:
             self._put_items(split(buffers, head), limit + len(head), now)
             return len(buffers)
         for dealt, buffer in enumerate(buffers):
@@ -100,7 +96,7 @@ class DatagramQueue:
         self._account(len(items), item_bytes, now)
 
     def _account(self, count: int, item_bytes: int, now: float) -> None:
-        self._bytes += item_bytes
+        self.waiting_bytes += item_bytes
         self._accepted += count
         self._accepted_bytes += item_bytes
         self._batches.append((now, self._accepted, self._accepted_bytes))
@@ -134,14 +130,14 @@ class DatagramQueue:
     def settle(self) -> None:
         """Account for what was taken from `items`."""
         if not self.items:
-            self._bytes = 0
+            self.waiting_bytes = 0
             self._batches.clear()
             return
         taken = self._accepted - len(self.items)
         while self._batches[0][1] <= taken:
             self._batches.popleft()
         _, end, end_bytes = self._batches[0]  # counted one by one is only what is left of the oldest batch
-        self._bytes = sum(map(len, islice(self.items, end - taken))) + self._accepted_bytes - end_bytes
+        self.waiting_bytes = sum(map(len, islice(self.items, end - taken))) + self._accepted_bytes - end_bytes
 
     def next_expiry(self) -> float | None:
         """When `expire` will next drop something, or None when nothing waits."""

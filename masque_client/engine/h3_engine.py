@@ -133,11 +133,6 @@ class H3Engine(H3Listener):
         stream = self._streams.get(stream_id)
         return self._capacity(stream) if stream is not None and stream.can_send else 0
 
-    @property
-    def _carries_capsules(self) -> bool:
-        """The peer has spoken and takes no DATAGRAM frames (digest D-14)."""
-        return self._settings is not None and not self._settings.h3_datagram
-
     def _capacity(self, stream: RequestStream) -> int:
         if self._settings is None:
             return 0  # D-11: both SETTINGS and the transport parameter, or no DATAGRAM frames at all

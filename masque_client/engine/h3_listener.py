@@ -72,6 +72,7 @@ class H3Listener(abc.ABC):
         self._control = ControlStreamWatcher()
         self._h3: H3Layer | None = None
         self._settings: SettingsReceived | None = None
+        self._carries_capsules = False  # once the peer has said that it takes no DATAGRAM frames (digest D-14)
         self._goaway: int | None = None
         self._is_established = False
         self._is_closed = False
@@ -251,6 +252,7 @@ class H3Listener(abc.ABC):
             )
             extended_connect = settings.get(h3_rules.ENABLE_CONNECT_PROTOCOL) == 1
             self._settings = SettingsReceived(extended_connect, h3_datagram)
+            self._carries_capsules = not h3_datagram
             self._events.append(self._settings)
         for identifier in self._control.receive(stream_id, data):
             h3_rules.check_goaway(identifier, self._goaway, is_client=self._is_client)

@@ -31,13 +31,17 @@ LONE_SHARE = 20
 
 
 class Pacer:
-    """Bytes that may leave now. Unlimited before the first round-trip sample."""
+    """Bytes that may leave now. Unlimited before the first round-trip sample.
+
+    Attributes:
+        tokens: bytes that may leave now: while any are left a packet may leave, and overdraw. Who sends takes them out.
+    """
 
     def __init__(self, packet_size: int) -> None:
         self._packet_size = packet_size
         self._rate: float | None = None
         self._burst = 0.0
-        self._tokens = 0.0
+        self.tokens = math.inf
         self._filled_at = 0.0
 
     def update(self, congestion_window: int, rtt_s: float | None, now: float) -> None:
@@ -47,26 +51,17 @@ class Pacer:
         rate = RATE_FACTOR * congestion_window / rtt_s
         burst = max(rate * BURST_S, BURST_PACKETS * self._packet_size)
         if self._rate is None:
-            self._tokens = burst
+            self.tokens = burst
         elif now > self._filled_at:
-            self._tokens += (now - self._filled_at) * rate
-        self._tokens = min(self._tokens, burst)
+            self.tokens += (now - self._filled_at) * rate
+        self.tokens = min(self.tokens, burst)
         self._rate, self._burst, self._filled_at = rate, burst, now
-
-    @property
-    def tokens(self) -> float:
-        """Bytes that may leave now: while any are left a packet may leave, and overdraw."""
-        return math.inf if self._rate is None else self._tokens
-
-    def spend(self, sent_bytes: int) -> None:
-        """Account for bytes that left."""
-        self._tokens -= sent_bytes
 
     def next_send_time(self) -> float | None:
         """When half a burst may leave again (a timer per batch, not per packet), or None when a packet may now."""
-        if self._rate is None or self._tokens > 0:
+        if self._rate is None or self.tokens > 0:
             return None
-        return self._filled_at + (self._burst / 2 - self._tokens) / self._rate
+        return self._filled_at + (self._burst / 2 - self.tokens) / self._rate
 
 
 class PathWindow:

@@ -151,7 +151,7 @@ class Qh3Engine(H3Engine):
 
     def _send_quic(self, now: float) -> list[tuple[bytes, Address]]:
         quic = self._connection
-        if not quic.is_started:
+        if not (self._is_past_handshake or quic.is_started):
             return []
         self._now = now
         transmits, self._ready = self._ready, []
@@ -182,7 +182,7 @@ class Qh3Engine(H3Engine):
     def _hand_over(self, room: int) -> None:
         """Give qh3 the datagrams that congestion window, path and pacer let leave now."""
         sent = self._connection.hand_over(self._queue.items, self._queue.waiting_bytes, room, self._pacer.tokens)
-        self._pacer.spend(sent)
+        self._pacer.tokens -= sent
         self._path.sent_bytes += sent
 
     @property
@@ -199,7 +199,7 @@ class Qh3Engine(H3Engine):
 
     def next_timeout(self) -> float | None:
         """See `Engine.next_timeout`."""
-        if self._awaits_answer and self._first_flight is not None:
+        if not self._is_past_handshake and self._first_flight is not None and self._awaits_answer:
             return self._first_flight.next_timeout
         timer = super().next_timeout()
         if self._queue.items and (paced := self._pacer.next_send_time()) is not None:

@@ -117,7 +117,8 @@ class OpenQuicConnection(QuicConnection):
                 if buffer[0]:
                     self._receive_publicly(buffer, now)
             return None
-        core = self._require_core()
+        core = self._core
+        assert core is not None
         receive = core.receive_gro_buffer
         try:
             for data, segment_size, address in batch:
@@ -260,7 +261,8 @@ class OpenQuicConnection(QuicConnection):
     @property
     def road(self) -> tuple[int, int, float | None, float | None]:
         """`(congestion window, in flight)` in bytes and `(smoothed, latest)` round trip in seconds."""
-        core = self._require_core()
+        core = self._core
+        assert core is not None
         return core.congestion_window, core.bytes_in_flight, core.smoothed_rtt, core.latest_rtt
 
     @property

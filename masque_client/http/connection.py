@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -109,6 +110,7 @@ class HttpConnection:
         self._on_connection_id = on_connection_id
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self._watchdog = Watchdog(
             engine, clock, http_version=self.http_version, flush=self.flush, on_dead=self._give_up
         )
@@ -134,7 +136,7 @@ class HttpConnection:
         self._dispatch()  # sending may have issued connection IDs, and the peer may use them at once
 
     def _on_timer(self) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, math.inf
         deadline = self.engine.next_timeout()
         if deadline is not None and deadline <= self.clock.now():
             self.engine.handle_timeout(self.clock.now())
@@ -348,13 +350,11 @@ class HttpConnection:
 
     def _arm_timer(self, now: float) -> None:
         """Keep one timer, no later than the deadline: one too early costs a look, re-arming costs every flush."""
-        if self._timer is not None and self._timer.when() <= now + TIMER_RESOLUTION_S:
+        if self._timer_at <= now + TIMER_RESOLUTION_S:
             return
         deadline = self.engine.next_timeout()
-        if deadline is None:
+        if deadline is None or self._timer_at <= deadline + TIMER_RESOLUTION_S / 2:
             return
         if self._timer is not None:
-            if self._timer.when() <= deadline + 0.0005:
-                return
             self._timer.cancel()
-        self._timer = self._loop.call_at(deadline, self._on_timer)
+        self._timer, self._timer_at = self._loop.call_at(deadline, self._on_timer), deadline

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from masque_client.engine.interface import HttpEngine
-from masque_client.http.liveness import PATIENCE_S, TCP_PATIENCE_S, Liveness, LivenessStatistics, Verdict
+from masque_client.http.liveness import PATIENCE_S, QUIET_S, TCP_PATIENCE_S, Liveness, LivenessStatistics, Verdict
 from masque_client.netio.clock import Clock
 
 
@@ -36,7 +36,7 @@ class Watchdog:
         self._on_dead = on_dead
         self._is_watching = False
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_at(self.liveness.next_timeout(), self._on_timer)
+        self._arm_timer()
 
     def watch(self) -> None:
         """From now on silence may end the connection. Not before the handshake, which has its own timeout."""
@@ -47,10 +47,9 @@ class Watchdog:
         if self.liveness.is_waiting or not self._is_watching:
             return
         self.liveness.sent(now)
-        deadline = self.liveness.next_timeout()
-        if self._timer.when() > deadline:
+        if self._timer_at > now + QUIET_S:
             self._timer.cancel()
-            self._timer = self._loop.call_at(deadline, self._on_timer)
+            self._arm_timer()
 
     def statistics(self) -> LivenessStatistics:
         """The numbers now."""
@@ -70,4 +69,8 @@ class Watchdog:
         if verdict is Verdict.PING:
             self._engine.ping()
             self._flush()
-        self._timer = self._loop.call_at(self.liveness.next_timeout(), self._on_timer)
+        self._arm_timer()
+
+    def _arm_timer(self) -> None:
+        self._timer_at = self.liveness.next_timeout()
+        self._timer = self._loop.call_at(self._timer_at, self._on_timer)

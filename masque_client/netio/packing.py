@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from masque_client.netio import offload
-from masque_client.netio.offload.virtio import HEADER_BYTES, VirtioHeader
+from masque_client.netio.offload.virtio import HEADER, HEADER_BYTES, VirtioHeader
 from masque_client.netio.tun import TunDevice
 from masque_client.protocol.packing import ONE_PER_BUFFER, Packing
+
+_GSO_SIZE = VirtioHeader._fields.index("gso_size")
 
 
 class SuperPackets:
@@ -36,7 +38,8 @@ class SuperPackets:
         if count == 1:
             return total
         headers = (total - len(buffer) + HEADER_BYTES) // (count - 1)  # the super-packet has one set of them itself
-        return headers + VirtioHeader.parse(buffer).gso_size
+        gso_size: int = HEADER.unpack_from(buffer)[_GSO_SIZE]
+        return headers + gso_size
 
     def split(self, buffers: Sequence[bytes], prefix: bytes, /) -> list[bytes]:
         """See `Packing`."""
