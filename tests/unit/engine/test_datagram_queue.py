@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from masque_client.engine.datagram_queue import DatagramQueue
 
@@ -97,3 +100,25 @@ def test_against_a_simple_model(seed: int) -> None:
         assert list(queue.items) == [item for _, item in model]
         assert queue.expired == expired
         assert queue.is_full == (sum(len(item) for _, item in model) >= 500)
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 40), max_size=6), st.booleans(), st.integers(0, 8)), max_size=20))
+def test_what_waits_is_counted_to_the_byte(steps: list[tuple[list[int], bool, int]]) -> None:
+    queue = DatagramQueue(300, 1.0)
+    for now, (sizes, in_halves, taken) in enumerate(steps):
+        payloads = [bytes(size) for size in sizes]
+        if in_halves:
+            queue.put_split(halves, b"h", payloads, 15, now / 10)
+        else:
+            queue.put(b"h", payloads, 30, now / 10)
+        assert queue.waiting_bytes == sum(map(len, queue.items))
+        for _ in range(min(taken, len(queue.items))):
+            queue.items.popleft()
+        queue.settle()
+        assert queue.waiting_bytes == sum(map(len, queue.items))
+        queue.expire(now / 10)
+        assert queue.waiting_bytes == sum(map(len, queue.items))
+
+
+def halves(buffers: Sequence[bytes], head: bytes) -> list[bytes]:
+    return [head + half for data in buffers for half in (data[: len(data) // 2], data[len(data) // 2 :])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from masque_client.engine.interface import DatagramsReceived, DataReceived, EngineName, ReceivedBuffer
+from masque_client.engine.pacing import PathWindow
 from tests.sim.link import CLIENT_ADDRESS
 from tests.unit.engine.conftest import MakePair, open_tunnel, settle
 
@@ -116,3 +117,37 @@ def test_a_small_window_lets_datagrams_leave_in_order(make_pair: MakePair) -> No
     engine.datagrams_to_send(pair.now)
     statistics = engine.statistics()
     assert 0 < statistics.bytes_in_flight <= statistics.congestion_window < 200_000
+
+
+def test_an_acknowledgement_rides_along_with_what_a_slow_peer_may_have(
+    make_pair: MakePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our own limit for such a peer is far below qh3's window: the burst does not starve what else is due."""
+    pair = settle(make_pair())
+    stream_id = open_tunnel(pair)
+    pair.run(for_s=1.0)
+    client, server = pair.client.engine, pair.server.engine
+    server.send_datagrams(stream_id, [bytes(1200)] * 4, pair.now)
+    for data, _ in server.datagrams_to_send(pair.now):
+        pair.inject(pair.client, data)
+    monkeypatch.setattr(PathWindow, "limit", lambda *_: 3000)
+    client.send_datagrams(stream_id, [bytes(1200)] * 20, pair.now)
+    assert len(client.datagrams_to_send(pair.now)) == 2
+    assert not client.datagrams_to_send(pair.now)
+
+
+def test_a_conversation_of_single_packets_takes_no_packets_for_acknowledgements(make_pair: MakePair) -> None:
+    """A question every 3 ms, answered at once: each takes the acknowledgement of the last one along."""
+    pair = settle(make_pair())
+    stream_id = open_tunnel(pair)
+    pair.run(for_s=1.0)
+    for _ in range(20):
+        for sender, receiver in (pair.ends, pair.ends[::-1]):
+            sender.engine.send_datagrams(stream_id, [b"question or answer"], pair.now)
+            (packet,) = sender.engine.datagrams_to_send(pair.now)
+            pair.inject(receiver, packet[0])
+        assert not pair.client.engine.datagrams_to_send(pair.now)
+        pair.now += 0.003
+        assert all((timeout := end.engine.next_timeout()) is None or timeout > pair.now for end in pair.ends)
+    pair.run(for_s=0.1)
+    assert all(end.engine.statistics().bytes_in_flight == 0 for end in pair.ends), "the last one gets one all the same"
