@@ -53,7 +53,8 @@ class DatagramQueue:
         head_bytes, max_bytes = len(head), self._max_bytes
         added = sum(map(len, payloads)) + head_bytes * len(payloads)
         if payloads and self.waiting_bytes + added <= max_bytes and max(map(len, payloads)) <= limit:
-            self._append([head + payload for payload in payloads], added, now)
+            self.items.extend([head + payload for payload in payloads])
+            self._account(len(payloads), added, now)
             return len(payloads)
         append = self.items.append
         waiting, dealt, refused = self.waiting_bytes, 0, 0
@@ -89,11 +90,8 @@ class DatagramQueue:
             self.too_large += len(items) - len(fitting)
             items = fitting
         if items:
-            self._append(items, sum(map(len, items)), now)
-
-    def _append(self, items: list[bytes], item_bytes: int, now: float) -> None:
-        self.items.extend(items)
-        self._account(len(items), item_bytes, now)
+            self.items.extend(items)
+            self._account(len(items), sum(map(len, items)), now)
 
     def _account(self, count: int, item_bytes: int, now: float) -> None:
         self.waiting_bytes += item_bytes
