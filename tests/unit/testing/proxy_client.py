@@ -10,7 +10,10 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Never
 
+import pytest
+
 from masque_client.engine.interface import Address, EngineName, TlsConfiguration
+from masque_client.http import connector
 from masque_client.http.connector import ConnectOptions, HttpVersion, ProxyConnection, connect
 from masque_client.http.stream import SessionStream
 from masque_client.protocol.connect import ip_request_headers, udp_request_headers
@@ -129,7 +132,10 @@ class Tunnel:
 async def bench(
     authority: CertificateAuthority, engine: EngineName = EngineName.AUTO, *faults: str, **configuration: Any
 ) -> AsyncIterator[Bench]:
-    """A proxy on a free port of 127.0.0.1, control plane only, with `faults`."""
+    """A proxy on a free port of 127.0.0.1, control plane only, with `faults`.
+
+    Who is late is not taken for a path that wants smaller packets: a second attempt would be a second connection.
+    """
     configuration = {
         "listen": [("127.0.0.1", 0)],
         "name": "127.0.0.1",
@@ -144,13 +150,15 @@ async def bench(
         misbehaviour=parse_misbehaviour(faults),
         **configuration,
     )
-    async with MasqueProxy(proxy_configuration) as proxy:
-        running = Bench(proxy, authority.ca_file, engine)
-        try:
-            yield running
-        finally:
-            for connection in running.connections:
-                connection.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connector, "SMALLER_PACKETS_DELAY_S", TIMEOUT_S)
+        async with MasqueProxy(proxy_configuration) as proxy:
+            running = Bench(proxy, authority.ca_file, engine)
+            try:
+                yield running
+            finally:
+                for connection in running.connections:
+                    connection.close()
 
 
 Scenario = Callable[[Bench], Awaitable[None]]
