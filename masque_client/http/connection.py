@@ -137,10 +137,12 @@ class HttpConnection:
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, math.inf
-        deadline = self.engine.next_timeout()
-        if deadline is not None and deadline <= self.clock.now():
-            self.engine.handle_timeout(self.clock.now())
-            self._dispatch()
+        now, deadline = self.clock.now(), self.engine.next_timeout()
+        if deadline is None or deadline > now:
+            self._arm_timer(now)  # what it was for has happened meanwhile
+            return
+        self.engine.handle_timeout(now)
+        self._dispatch()
         self.flush()
 
     def _give_up(self, silent_s: float) -> None:
