@@ -34,6 +34,8 @@ DROP_AFTER = 0.2
 """The path shrinks when this part of the upload has been handed to the kernel."""
 NEWS_TIMEOUT_S = 30.0
 """How long the client may take to say that the path has changed; it takes one second or two."""
+SILENCE_TIMEOUT_S = 90.0
+"""Of a transfer whose path has shrunk in silence: TCP waits twice as long before each repetition, up to that moment."""
 
 
 def run_mtu(settings: Settings, interrupts: Interrupts) -> dict[str, Any]:
@@ -58,6 +60,8 @@ class _Case:
     name: str
     path: int
     drop: Callable[[], Any] | None = None
+    is_told: bool = True
+    """By ICMP."""
 
 
 class _Scenario:
@@ -73,7 +77,7 @@ class _Scenario:
         self.result["engine"] = start_proxy(self.world, self.settings.engine)
         if self.world.through_relay:
             relay, limit = start_relay(self.world, "--control", takes_orders=True), udp_payload_for_link(NARROW, 4)
-            self._run_case(_Case("silent-drop", NARROW, lambda: relay.order({"mtu": limit})))
+            self._run_case(_Case("silent-drop", NARROW, lambda: relay.order({"mtu": limit}), is_told=False))
         else:
             for mtu in _STEADY:
                 self._set_path(mtu)
@@ -100,26 +104,39 @@ class _Scenario:
         up, status = self._up(case.name)
         url = w.service_urls()[0]
         with self.world.client.entered():
-            sent = upload(url, self.size, report_progress=self._dropping(case))
-            received = download(url, self.size)
+            sent = upload(url, self.size, timeout_s=SILENCE_TIMEOUT_S, report_progress=self._dropping(case))
+            received = download(url, self.size, timeout_s=SILENCE_TIMEOUT_S)
         if not (sent.sha256_ok and received.sha256_ok):
             raise StepFailed(f"a transfer of the case {case.name} was damaged")
-        deadline = time.monotonic() + NEWS_TIMEOUT_S
-        while status["mtu"]["path"] != case.path:
-            status = up.next_line(max(0.1, deadline - time.monotonic()))
+        status = self._await_news(case, up, status)
         self.world.stop(up)
         self.result["cases"][case.name] = report = self._report(case, status, sent, received)
         remark(
-            f"{case.name}: path {case.path}, tunnel {report['mtu']['tunnel']}, "
+            f"{case.name}: path {report['mtu']['path']}, tunnel {report['mtu']['tunnel']}, "
             f"up at {sent.mbit_s:.0f}, down at {received.mbit_s:.0f} Mbit/s"
         )
+
+    def _await_news(self, case: _Case, up: Actor, status: dict[str, Any]) -> dict[str, Any]:
+        """The client's status when it knows the path; where nothing but probes can tell, when it knows it about.
+
+        A probe that is answered late, on a busy machine, counts as lost, and costs each packet some bytes.
+        """
+        deadline = time.monotonic() + NEWS_TIMEOUT_S
+        while status["mtu"]["path"] != case.path:
+            try:
+                status = up.next_line(max(0.1, deadline - time.monotonic()))
+            except StepFailed:
+                if case.is_told or not NARROWEST <= status["mtu"]["path"] < case.path:
+                    raise
+                break
+        return status
 
     def _report(
         self, case: _Case, status: dict[str, Any], sent: TransferResult, received: TransferResult
     ) -> dict[str, Any]:
         tunnel, seconds = status["mtu"]["tunnel"], sent.seconds + received.seconds
         return {
-            "ok": tunnel == inner_max(udp_payload_for_link(case.path, 4)) and status["http_version"] == 3,
+            "ok": tunnel == inner_max(udp_payload_for_link(status["mtu"]["path"], 4)) and status["http_version"] == 3,
             "mtu": {"tunnel": tunnel, "path": status["mtu"]["path"]},
             "bytes": sent.bytes + received.bytes,
             "seconds": round(seconds, 3),
