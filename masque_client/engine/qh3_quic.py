@@ -31,10 +31,10 @@ from masque_client.protocol.quic_invariants import parse_long_header
 
 _DECODE_ERROR = CRYPTO_ERROR + 50
 """The TLS alert decode_error (RFC 8446 §6.2)."""
-_PATIENCE_S = {"pacing": BURST_S / 2, "ack_application": 0.009}
-"""How much later than the core asks we look, for it sends what is due with anything that leaves meanwhile. Its pacing
-timer is often microseconds away with nothing to send. It wants a lone packet acknowledged after 1 ms, before what
-answers it may be there to carry the acknowledgement; peers are told to expect 25 ms (max_ack_delay)."""
+_PATIENCE_S = {"pacing": 0.009, "ack_application": 0.009}
+"""How much later than the core asks we look, for it sends what is due with anything that leaves meanwhile. It wants a
+lone packet acknowledged after 1 ms, before what answers it may be there to carry the acknowledgement; peers are told to
+expect 25 ms (max_ack_delay). And its pacing timer runs after each packet, with or without more to send."""
 _IDLE_TIMEOUT = "Idle timeout"
 _DATAGRAM_OVERHEAD = 1 + CONNECTION_ID_BYTES + 2 + 16 + 3
 """What a packet with one DATAGRAM adds: short header, AEAD tag, frame type and Length."""
@@ -104,6 +104,8 @@ class OpenQuicConnection(QuicConnection):
         if timer is None:
             return None
         kind, at = timer
+        if kind == "pacing" and self.get_send_buffer_size():
+            return at + BURST_S / 2
         return at + _PATIENCE_S.get(kind, 0.0)
 
     def receive(self, batch: Sequence[ReceivedBuffer], now: float) -> list[bytes] | None:
