@@ -6,7 +6,7 @@ import pytest
 
 from masque_client.engine.interface import DatagramsReceived, DataReceived, EngineName, ReceivedBuffer
 from masque_client.engine.pacing import PathWindow
-from tests.sim.link import CLIENT_ADDRESS
+from tests.sim.link import CLIENT_ADDRESS, Pair
 from tests.unit.engine.conftest import MakePair, open_tunnel, settle
 
 qh3_quic = pytest.importorskip("masque_client.engine.qh3_quic", reason="the qh3 engine is not installed")
@@ -94,14 +94,21 @@ def test_trains_and_single_packets_may_come_mixed(make_pair: MakePair) -> None:
     assert received == [bytes([n]) * 1200 for n in range(8)]
 
 
-def test_an_acknowledgement_rides_along(make_pair: MakePair) -> None:
+def with_four_packets_to_acknowledge(make_pair: MakePair) -> tuple[Pair, int]:
+    """A pair and its tunnel's stream; the client has just received the packets."""
     pair = settle(make_pair())
     stream_id = open_tunnel(pair)
     pair.run(for_s=1.0)
-    client, server = pair.client.engine, pair.server.engine
+    server = pair.server.engine
     server.send_datagrams(stream_id, [bytes(1200)] * 4, pair.now)
     for data, _ in server.datagrams_to_send(pair.now):
         pair.inject(pair.client, data)
+    return pair, stream_id
+
+
+def test_an_acknowledgement_rides_along(make_pair: MakePair) -> None:
+    pair, stream_id = with_four_packets_to_acknowledge(make_pair)
+    client = pair.client.engine
     client.send_datagrams(stream_id, [b"acknowledgement of TCP"], pair.now)
     assert len(client.datagrams_to_send(pair.now)) == 1
     assert not client.datagrams_to_send(pair.now)
@@ -123,13 +130,8 @@ def test_an_acknowledgement_rides_along_with_what_a_slow_peer_may_have(
     make_pair: MakePair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Our own limit for such a peer is far below qh3's window: the burst does not starve what else is due."""
-    pair = settle(make_pair())
-    stream_id = open_tunnel(pair)
-    pair.run(for_s=1.0)
-    client, server = pair.client.engine, pair.server.engine
-    server.send_datagrams(stream_id, [bytes(1200)] * 4, pair.now)
-    for data, _ in server.datagrams_to_send(pair.now):
-        pair.inject(pair.client, data)
+    pair, stream_id = with_four_packets_to_acknowledge(make_pair)
+    client = pair.client.engine
     monkeypatch.setattr(PathWindow, "limit", lambda *_: 3000)
     client.send_datagrams(stream_id, [bytes(1200)] * 20, pair.now)
     assert len(client.datagrams_to_send(pair.now)) == 2

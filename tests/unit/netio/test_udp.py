@@ -279,8 +279,9 @@ def test_port_unreachable_is_news_and_no_exception(pair: tuple[UdpSocket, UdpSoc
     assert connected.last_error.errno == errno.ECONNREFUSED
 
 
-@pytest.mark.parametrize("count", [1, 3], ids=["datagram", "train"])
-def test_news_of_an_earlier_datagram_does_not_cost_the_next_one(count: int) -> None:
+@pytest.fixture
+def refused_once() -> Iterator[tuple[UdpSocket, UdpSocket]]:
+    """A connected socket whose first datagram was refused, which it has not been told yet; and its peer, back again."""
     bound = UdpSocket.bound(("127.0.0.1", 0))
     address = bound.local_address
     connected = UdpSocket.connected(address)
@@ -288,27 +289,27 @@ def test_news_of_an_earlier_datagram_does_not_cost_the_next_one(count: int) -> N
     send(connected, [b"refused"], address)
     await_readable(connected)
     revived = UdpSocket.bound(address)
-    send(connected, [b"arrives"] * count, address)
+    yield connected, revived
+    connected.close()
+    revived.close()
+
+
+@pytest.mark.parametrize("count", [1, 3], ids=["datagram", "train"])
+def test_news_of_an_earlier_datagram_does_not_cost_the_next_one(
+    refused_once: tuple[UdpSocket, UdpSocket], count: int
+) -> None:
+    connected, revived = refused_once
+    send(connected, [b"arrives"] * count, revived.local_address)
     assert [data for data, _ in receive(revived, count)] == [b"arrives"] * count
     assert connected.counters.icmp_errors == 1
     assert connected.gso_enabled
-    connected.close()
-    revived.close()
 
 
-def test_what_arrived_behind_an_error_is_taken_with_it() -> None:
-    bound = UdpSocket.bound(("127.0.0.1", 0))
-    address = bound.local_address
-    connected = UdpSocket.connected(address)
-    bound.close()
-    send(connected, [b"refused"], address)
-    await_readable(connected)
-    revived = UdpSocket.bound(address)
+def test_what_arrived_behind_an_error_is_taken_with_it(refused_once: tuple[UdpSocket, UdpSocket]) -> None:
+    connected, revived = refused_once
     send(revived, [b"hello"], connected.local_address)
     assert [buffer.data for buffer in connected.receive_batch()] == [b"hello"]
     assert connected.counters.icmp_errors == 1
-    connected.close()
-    revived.close()
 
 
 def test_a_name_instead_of_an_address_still_works() -> None:
